@@ -1,0 +1,1 @@
+"""Rows from a system prompt: a teacher fills them in."""

@@ -1,0 +1,186 @@
+"""Long work as child processes that write events to their job folder. Never imports what it starts.
+
+A child is `python -m ft_core work <job folder>` in a session of its own: it outlives the page, the tab and the app,
+and whoever looks next finds it again by its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import filelock
+import psutil
+
+from . import events, recipe
+from .errors import FTError
+from .events import EventWriter, JobView, Queued, State
+from .workspace import Job, Project, Workspace, write_whole
+
+CHILD_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Threads that spin while they wait starve each other when the machine has other work.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "GOMP_SPINCOUNT": "0",
+}
+
+
+def create(project: Project, kind: str, recipe_: recipe.Recipe, arguments: dict | None = None) -> Job:
+    """A job folder with its recipe and its first event, not yet started.
+
+    `arguments` are what this kind of job needs beside the recipe, as plain JSON without secrets.
+    """
+    job = project.new_job()
+    write_whole(job.recipe, recipe.dump(recipe_))
+    write_whole(job.path / "arguments.json", json.dumps(arguments or {}))
+    writer = EventWriter(job.events)
+    writer.write(Queued(kind))
+    writer.close()
+    return job
+
+
+def arguments(job: Job) -> dict:
+    return json.loads((job.path / "arguments.json").read_text(encoding="utf-8"))
+
+
+def start(job: Job, secrets: dict[str, str] | None = None) -> None:
+    """Spawns the child. `secrets` go through its standard input, so that no file, argv or environment has them."""
+    job.stop.unlink(missing_ok=True)
+    home = job.project.workspace.home
+    with job.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ft_core", "--home", str(home), "work", str(job.path)],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=child_environment(),
+        )
+    write_whole(job.pid, f"{process.pid}\n{psutil.Process(process.pid).create_time()}\n")
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.write(json.dumps(secrets or {}).encode())
+        process.stdin.close()
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, with ft_core importable from wherever the child stands."""
+    root = str(Path(__file__).resolve().parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **CHILD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def alive(job: Job) -> bool:
+    """Whether the process in the pid file runs, and is the one that was started (not a later user of its id)."""
+    try:
+        pid, created = job.pid.read_text().split()
+        process = psutil.Process(int(pid))
+        return abs(process.create_time() - float(created)) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+    except (OSError, ValueError, psutil.Error):
+        return False
+
+
+def view(job: Job) -> JobView:
+    """The job as it stands: its events, and whether its process is still there."""
+    return settle(job, events.fold(events.read(job.events)[0]))
+
+
+def settle(job: Job, seen: JobView) -> JobView:
+    """`seen`, corrected to interrupted when it says that the job runs and no process does."""
+    if seen.state.over or alive(job):
+        return seen
+    if seen.state is State.QUEUED and not job.pid.exists():
+        return seen
+    latest = events.fold(events.read(job.events)[0])  # it may have ended between the two looks
+    if latest.state.over:
+        return latest
+    return replace(
+        latest,
+        state=State.INTERRUPTED,
+        error="The process ended without a word: it was killed, or the machine went down.",
+        hint="Resume goes on from the last checkpoint.",
+    )
+
+
+def stop(job: Job) -> None:
+    """Asks the job to stop after its current step, keeping what it has. Returns at once."""
+    job.stop.touch()
+
+
+def stop_now(job: Job, wait_s: float = 5.0) -> None:
+    """Ends the process without asking it; what its last checkpoint holds is kept."""
+    if not alive(job):
+        return
+    process = psutil.Process(int(job.pid.read_text().split()[0]))
+    family = [process, *process.children(recursive=True)]
+    for member in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(family, timeout=wait_s)
+
+
+def resume(job: Job, secrets: dict[str, str] | None = None) -> None:
+    """Starts a job again that was stopped, failed or interrupted. Raises FTError when it runs or is done."""
+    state = view(job).state
+    if state in (State.RUNNING, State.QUEUED) and alive(job):
+        raise FTError(f"job {job.id} is {state}", "Wait for it, or stop it first.")
+    if state is State.FINISHED:
+        raise FTError(f"job {job.id} is finished", "Start a new one to train further.")
+    writer = EventWriter(job.events)
+    writer.write(Queued(view(job).kind))
+    writer.close()
+    start(job, secrets)
+
+
+def follow(job: Job) -> Iterator[events.Event]:
+    """The job's events from now on as they come, until it is over."""
+    return events.follow(job.events, lambda: view(job).state.over)
+
+
+def wait(job: Job) -> JobView:
+    while not (seen := view(job)).state.over:
+        time.sleep(0.1)
+    return seen
+
+
+@contextlib.contextmanager
+def machine(workspace: Workspace, holder: str, give_up: Callable[[], bool] = lambda: False) -> Iterator[bool]:
+    """Holds the machine for heavy work: one job of an FT_HOME at a time, the others wait here.
+
+    Yields False when `give_up()` became true while waiting. The system frees the lock when the process ends, however
+    it ends.
+    """
+    lock = filelock.FileLock(str(workspace.machine_lock))
+    note = workspace.machine_lock.with_suffix(".json")
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except filelock.Timeout:
+            if give_up():
+                yield False
+                return
+    try:
+        mine = {"holder": holder, "pid": os.getpid(), "created": psutil.Process().create_time()}
+        write_whole(note, json.dumps(mine))
+        yield True
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def machine_holder(workspace: Workspace) -> str:
+    """Who holds the machine now ('' for nobody); a note left by a dead process does not count."""
+    try:
+        note = json.loads(workspace.machine_lock.with_suffix(".json").read_text())
+        process = psutil.Process(note["pid"])
+        return note["holder"] if abs(process.create_time() - note["created"]) < 0.01 else ""
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return ""

@@ -1,0 +1,67 @@
+"""What this machine has, without loading torch: the page's header, the estimates and `doctor` read it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Machine:
+    cores: int
+    """Cores that this process may use."""
+    memory_bytes: int
+    """Memory that this process may use: the machine's, or its container's limit."""
+    gpu: str
+    """Name of the first CUDA device, '' without one; 'Apple GPU' on Apple silicon."""
+    gpu_memory_bytes: int
+
+    def __str__(self) -> str:
+        gpu = f"{self.gpu}, {self.gpu_memory_bytes / 2**30:.0f} GB" if self.gpu else "no GPU"
+        cores = f"{self.cores} core{'s' if self.cores > 1 else ''}"
+        return f"{cores} · {self.memory_bytes / 2**30:.0f} GB · {gpu}"
+
+
+def this_machine() -> Machine:
+    name, memory = _nvidia()
+    if not name and platform.system() == "Darwin" and platform.machine() == "arm64":
+        name, memory = "Apple GPU", psutil.virtual_memory().total  # the memory is shared
+    return Machine(_cores(), min(psutil.virtual_memory().total, _container_limit()), name, memory)
+
+
+def _cores() -> int:
+    """Physical cores, as far as this process may use them: more threads only get in each other's way."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            allowed = min(allowed, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return min(allowed, psutil.cpu_count(logical=False) or allowed)
+
+
+def _container_limit() -> int:
+    try:
+        return int(Path("/sys/fs/cgroup/memory.max").read_text())
+    except (OSError, ValueError):  # no cgroup, or "max"
+        return 2**63
+
+
+def _nvidia() -> tuple[str, int]:
+    """Name and bytes of the first CUDA device, from the driver's own tool."""
+    if shutil.which("nvidia-smi") is None:
+        return "", 0
+    query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return "", 0
+    name, _, mebibytes = answer.splitlines()[0].rpartition(",") if answer.strip() else ("", "", "")
+    return (name.strip(), int(mebibytes) * 2**20) if mebibytes.strip().isdigit() else ("", 0)

@@ -1,0 +1,286 @@
+"""The recipe: everything that decides what a run becomes, as documented values and as strict YAML.
+
+One knob is one field here. Its attribute docstring (meaning, unit, when to touch it) is the comment in the YAML, the
+line in `--help` and the text under the widget; its default and range are the widget's. A recipe holds no secret and
+no absolute path: it is meant for git and for other machines.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import textwrap
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+
+from .errors import FTError
+
+BUILTIN = "built-in"
+"""The base model that needs no account and no download: SmolLM2-135M-Instruct."""
+
+
+def _number(default: float, low: float, high: float) -> Any:
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def _choice(default: str, *options: str) -> Any:
+    return field(default=default, metadata={"options": options})
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which rows."""
+
+    files: tuple[str, ...] = ()
+    """Files to import, relative to the recipe: CSV, JSON, JSONL or Parquet. Read by `run`."""
+    system: str = ""
+    """The system prompt of every conversation that brings none: who the assistant is. Empty leaves it to the model."""
+    heldout: float = _number(0.1, 0.0, 0.5)
+    """Share of the rows that is never trained on, so that the model can be tested on it (0 to 0.5)."""
+    seed: int = _number(0, 0, 2**31 - 1)
+    """Seed of the split into rows to train and rows held out."""
+
+
+@dataclass(frozen=True)
+class GenerateRecipe:
+    """Rows written by a teacher model."""
+
+    rows: int = _number(0, 0, 100_000)
+    """How many rows to write (0 writes none)."""
+    teacher: str = BUILTIN
+    """Address of an OpenAI-compatible endpoint, or built-in: the small model on this machine, free and weak."""
+    model: str = ""
+    """The teacher's name for its model; empty takes the first one that the endpoint offers."""
+    temperature: float = _number(0.9, 0.0, 2.0)
+    """How freely the teacher writes (sampling temperature, 0 to 2). Lower it when rows wander off."""
+    max_tokens: int = _number(400, 16, 8192)
+    """Longest answer of the teacher, in tokens."""
+    seed: int = _number(0, 0, 2**31 - 1)
+    """Seed of the plan of rows."""
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """The model that is tuned."""
+
+    base: str = BUILTIN
+    """built-in, an id on the Hugging Face Hub, or a folder relative to the recipe."""
+    revision: str = ""
+    """Branch, tag or commit of the Hub id; empty is its main branch."""
+
+
+@dataclass(frozen=True)
+class TrainRecipe:
+    """How it learns."""
+
+    epochs: float = _number(3.0, 0.1, 100.0)
+    """How often every row is seen. More learns harder and, past a point, by heart."""
+    steps: int = _number(0, 0, 1_000_000)
+    """Stop after this many updates of the weights; 0 goes by epochs."""
+    learning_rate: float = _number(5e-4, 1e-6, 1e-2)
+    """How strongly it learns (learning rate, 1e-6 to 1e-2). Small models take 5e-4 to 1e-3, large ones 2e-4."""
+    rank: int = _number(16, 1, 256)
+    """How much the adapter can hold (LoRA rank). 16 suits most; raise it for many new facts."""
+    alpha: int = _number(32, 1, 512)
+    """How loud the adapter speaks (LoRA alpha); it is scaled by alpha / rank."""
+    dropout: float = _number(0.0, 0.0, 0.5)
+    """Share of adapter inputs dropped at random while training (LoRA dropout). 0 is fastest."""
+    batch_size: int = _number(8, 1, 512)
+    """Rows in one update of the weights."""
+    micro_batch: int = _number(8, 1, 512)
+    """Rows in memory at once; the rest of batch_size is accumulated. Lower it when memory runs out."""
+    max_length: int = _number(512, 32, 131_072)
+    """Longest conversation in tokens; longer ones are cut at the end, and reported."""
+    warmup: float = _number(0.05, 0.0, 0.5)
+    """Share of the steps over which the learning rate rises from 0."""
+    schedule: str = _choice("cosine", "cosine", "linear", "constant")
+    """How the learning rate falls after the warm-up."""
+    precision: str = _choice("auto", "auto", "fp32", "bf16", "fp16")
+    """Arithmetic of the base model. auto follows from what the machine can do, and is frozen when a job starts."""
+    evaluate_every: int = _number(0, 0, 100_000)
+    """Steps between held-out losses and sample answers; 0 does it about six times a run."""
+    save_every: int = _number(0, 0, 100_000)
+    """Steps between checkpoints, which a resume goes on from; 0 does it about six times a run."""
+    probes: tuple[str, ...] = ()
+    """Prompts that the model answers while it trains; empty takes two from the held-out rows."""
+    seed: int = _number(0, 0, 2**31 - 1)
+    """Seed of the adapter's first weights and of the order of the rows."""
+
+
+@dataclass(frozen=True)
+class CompareRecipe:
+    """How before and after are asked."""
+
+    max_tokens: int = _number(200, 1, 8192)
+    """Longest answer, in tokens."""
+    temperature: float = _number(0.0, 0.0, 2.0)
+    """How freely both sides answer (sampling temperature); 0 always takes the likeliest token."""
+    top_p: float = _number(0.95, 0.01, 1.0)
+    """Sample among the likeliest tokens that together have this probability."""
+    seed: int = _number(0, 0, 2**31 - 1)
+    """Seed of the sampling, the same for both sides."""
+
+
+@dataclass(frozen=True)
+class ExportRecipe:
+    """What comes out."""
+
+    to: tuple[str, ...] = ()
+    """Any of adapter, merged, gguf:F16, gguf:Q8_0, gguf:Q4_K_M, ollama, hub."""
+    name: str = "model"
+    """The model's name in files, in Ollama and on the Hub."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole run."""
+
+    data: DataRecipe = DataRecipe()
+    generate: GenerateRecipe = GenerateRecipe()
+    model: ModelRecipe = ModelRecipe()
+    train: TrainRecipe = TrainRecipe()
+    compare: CompareRecipe = CompareRecipe()
+    export: ExportRecipe = ExportRecipe()
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "Quick look": {"epochs": 3.0, "learning_rate": 1e-3, "batch_size": 8, "micro_batch": 8},
+    "Balanced": {"epochs": 3.0, "learning_rate": 5e-4},
+    "Thorough": {"epochs": 6.0, "learning_rate": 3e-4, "rank": 32, "alpha": 64},
+}
+"""By what the person wants; the values that differ from the defaults of TrainRecipe."""
+
+
+def preset(name: str) -> Recipe:
+    return Recipe(train=replace(TrainRecipe(), **PRESETS[name]))
+
+
+@cache
+def docs(cls: type) -> dict[str, str]:
+    """The attribute docstrings of a recipe section: field name -> its one text."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0].body  # type: ignore[attr-defined]
+    return {
+        node.target.id: " ".join(after.value.value.split())
+        for node, after in zip(body, body[1:])
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
+
+
+def load(path: Path) -> Recipe:
+    """Reads a recipe file. Raises FTError that names the file and the field."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise FTError(f"{path} cannot be read: {error.strerror}", "Give the path of a recipe, a YAML file.") from None
+    except UnicodeDecodeError:
+        raise FTError(f"{path} is not UTF-8 text", "A recipe is a YAML file.") from None
+    return parse(text, where=str(path))
+
+
+def parse(text: str, where: str = "the recipe") -> Recipe:
+    """Strict: an unknown key, a wrong type, a value out of range and an absolute path are errors."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise FTError(f"{where} is not YAML{line}: {getattr(error, 'problem', error)}") from None
+    return _section(Recipe, {} if value is None else value, where)
+
+
+def to_dict(recipe: Any) -> dict[str, Any]:
+    """Plain values, tuples as lists: what YAML and JSON hold."""
+    return {
+        f.name: to_dict(v) if is_dataclass(v := getattr(recipe, f.name)) else list(v) if isinstance(v, tuple) else v
+        for f in fields(recipe)
+    }
+
+
+def from_dict(value: Any) -> Recipe:
+    return _section(Recipe, value, "the recipe")
+
+
+def dump(recipe: Recipe) -> str:
+    """The recipe as YAML, each field under its text."""
+    lines: list[str] = []
+    for section in fields(recipe):
+        part = getattr(recipe, section.name)
+        lines += [f"# {inspect.getdoc(type(part))}", f"{section.name}:"]
+        for knob in fields(part):
+            value = getattr(part, knob.name)
+            plain = {knob.name: list(value) if isinstance(value, tuple) else value}
+            lines += [f"  # {line}" for line in textwrap.wrap(docs(type(part))[knob.name], 110)]
+            entry = yaml.safe_dump(plain, allow_unicode=True, default_flow_style=False, width=110)
+            lines += [f"  {line}" if line else "" for line in entry.rstrip("\n").split("\n")]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _section(cls: type, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise FTError(f"{where}: a list of fields is expected, not {value!r}")
+    types = get_type_hints(cls)
+    known = [f.name for f in fields(cls)]
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            raise FTError(
+                f"{where}: unknown field {key!r}",
+                f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(known)}.",
+            )
+    parts = {}
+    for f in fields(cls):
+        if f.name in value:
+            place = f"{where}: {f.name}"
+            if is_dataclass(types[f.name]):
+                parts[f.name] = _section(types[f.name], value[f.name], place)
+            else:
+                parts[f.name] = _value(types[f.name], value[f.name], f.metadata, place)
+    section = cls(**parts)
+    if isinstance(section, DataRecipe):
+        for file in section.files:
+            _refuse_absolute(file, f"{where}: files")
+    if isinstance(section, ModelRecipe):
+        _refuse_absolute(section.base, f"{where}: base")
+    return section
+
+
+def _value(kind: Any, value: Any, limits: Any, place: str) -> Any:
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        if not isinstance(value, list) or not all(isinstance(v, item) for v in value):
+            raise FTError(f"{place} is a list of text, not {value!r}")
+        return tuple(value)
+    if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            value = float(value)  # YAML 1.1 reads 1e-4 as text
+        except ValueError:
+            pass
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+        raise FTError(f"{place} is {names[kind]}, not {value!r}")
+    if "low" in limits and not limits["low"] <= value <= limits["high"]:
+        raise FTError(f"{place} is {value}", f"It lies between {limits['low']:g} and {limits['high']:g}.")
+    if "options" in limits and value not in limits["options"]:
+        raise FTError(f"{place} is {value!r}", f"It is one of {', '.join(limits['options'])}.")
+    return value
+
+
+def _refuse_absolute(path: str, place: str) -> None:
+    if PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute() or path.startswith("~"):
+        raise FTError(f"{place}: {path} is an absolute path", "Make it relative to the recipe.")
+
+
+def rebase(recipe: Recipe, old: Path, new: Path) -> Recipe:
+    """The same recipe for another folder: a base that is a folder relative to `old` becomes relative to `new`."""
+    base = recipe.model.base
+    if base == BUILTIN or not (old / base).is_dir():
+        return recipe
+    moved = os.path.relpath((old / base).resolve(), new.resolve())
+    return replace(recipe, model=replace(recipe.model, base=Path(moved).as_posix()))

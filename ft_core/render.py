@@ -1,0 +1,167 @@
+"""A conversation as the model sees it: text, token ids and labels. The one place that does this.
+
+The grid's colours, the trainer, the held-out loss and the Modelfile all go through here. It needs `tokenizers` and
+`jinja2` and no transformers, so that the web process can use it. Templates run in the sandbox and with the globals
+that transformers gives them (transformers.utils.chat_template_utils).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+import tokenizers
+
+from .conversation import Conversation, Message
+from .errors import FTError
+
+IGNORED = -100
+"""The label of a token that is not learnt (torch's cross entropy leaves it out)."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One conversation in tokens; `labels[i]` is `ids[i]` where the assistant speaks, else IGNORED."""
+
+    ids: tuple[int, ...]
+    labels: tuple[int, ...]
+    cut: int = 0
+    """Tokens that max_length took away."""
+    cut_learnt: int = 0
+    """Those among them that would have been learnt."""
+
+    @property
+    def learnt(self) -> int:
+        """How many tokens teach the model something. The first token of a sequence is never predicted."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """A model folder's tokenizer and chat template."""
+
+    tokenizer: tokenizers.Tokenizer
+    template: str
+    special: dict[str, str]
+    """bos_token, eos_token and the like, by name."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Renderer:
+        """Reads the tokenizer, its config and the template. Raises FTError that names what is missing."""
+        if not (folder / "tokenizer.json").exists():
+            raise FTError(
+                f"{folder.name} has no tokenizer.json", "Choose a model whose repository has a fast tokenizer."
+            )
+        config = _json(folder / "tokenizer_config.json")
+        special = {**_tokens(_json(folder / "special_tokens_map.json")), **_tokens(config)}
+        template = config.get("chat_template") or ""
+        if isinstance(template, list):  # several named ones: transformers takes the one called default
+            template = next((t["template"] for t in template if t["name"] == "default"), "")
+        if (file := folder / "chat_template.jinja").exists():
+            template = file.read_text(encoding="utf-8")
+        if not template:
+            raise FTError(f"{folder.name} has no chat template", "Choose an instruct or chat model.")
+        return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), template, special)
+
+    @cached_property
+    def _compiled(self) -> jinja2.Template:
+        return _environment().from_string(self.template)
+
+    def text(self, messages: tuple[Message, ...], answer_next: bool = False) -> str:
+        """The template filled in; with `answer_next` it ends where the assistant begins to speak.
+
+        Raises FTError with the template's own words when it refuses the messages.
+        """
+        try:
+            return self._compiled.render(
+                messages=[m.to_dict() for m in messages], add_generation_prompt=answer_next, **self.special
+            )
+        except jinja2.TemplateError as error:
+            raise FTError(f"the model's chat template refuses it: {error.message}") from None
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of already rendered text: the template has written the special tokens itself."""
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+    def prompt(self, messages: tuple[Message, ...]) -> list[int]:
+        """Token ids of the conversation up to where the assistant begins its next answer."""
+        return self.ids(self.text(messages, answer_next=True))
+
+    def example(self, conversation: Conversation, max_length: int | None = None) -> Rendered:
+        """Ids and labels: learnt is what the assistant says, its end-of-turn token included.
+
+        Each answer is what the template adds between "the assistant begins to speak" and "the turn is over", so no
+        template needs to mark it. Tokens are labelled by their place in the text; one that straddles the boundary
+        belongs to the prompt. Raises FTError when the template refuses the conversation, or rewrites earlier turns as
+        later ones come so that an answer cannot be found.
+        """
+        whole = self.text(conversation.messages)
+        spans = [
+            self._answer(conversation.messages, i, whole)
+            for i, message in enumerate(conversation.messages)
+            if message.role == "assistant"
+        ]
+        encoded = self.tokenizer.encode(whole, add_special_tokens=False)
+        labels = [
+            id if any(start <= a and b <= end for start, end in spans) and a < b else IGNORED
+            for id, (a, b) in zip(encoded.ids, encoded.offsets)
+        ]
+        keep = len(encoded.ids) if max_length is None else min(max_length, len(encoded.ids))
+        return Rendered(
+            ids=tuple(encoded.ids[:keep]),
+            labels=tuple(labels[:keep]),
+            cut=len(encoded.ids) - keep,
+            cut_learnt=sum(label != IGNORED for label in labels[max(keep, 1) :]),
+        )
+
+    def _answer(self, messages: tuple[Message, ...], i: int, whole: str) -> tuple[int, int]:
+        """Where answer `i` stands in the rendered text, in characters."""
+        before = self.text(messages[:i], answer_next=True) if i else ""
+        through = self.text(messages[: i + 1])
+        if not through.startswith(before):
+            before = self.text(messages[:i])  # some templates open the answer differently when they ask for it
+        if not (whole.startswith(through) and through.startswith(before)):
+            raise FTError("the model's chat template rewrites earlier turns, so the answers cannot be told apart")
+        return len(before), len(through)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
+    )
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
+    return environment
+
+
+def _raise(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+class _Generation(jinja2.ext.Extension):
+    """{% generation %} ... {% endgeneration %} marks what the assistant says; the text itself is unchanged."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Any) -> Any:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+        return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _tokens(config: dict[str, Any]) -> dict[str, str]:
+    """Special tokens by name; a token is text, or an object with its text under `content`."""
+    found = {k: v["content"] if isinstance(v, dict) else v for k, v in config.items() if k.endswith("_token")}
+    return {k: v for k, v in found.items() if isinstance(v, str)}

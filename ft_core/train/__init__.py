@@ -1,0 +1,1 @@
+"""From frozen rows to an adapter: model, preflight, estimate, training in slices."""
