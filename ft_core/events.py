@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
@@ -227,9 +227,8 @@ def fold(events: Iterable[Event], view: JobView = JobView()) -> JobView:
     return view
 
 
-def follow(path: Path, over, poll_s: float = 0.2) -> Iterator[Event]:
-    """Events as they are written, until `over()` is true and the file has been read to its end."""
-    offset = 0
+def follow(path: Path, over: Callable[[], bool], offset: int = 0, poll_s: float = 0.2) -> Iterator[Event]:
+    """Events after byte `offset` as they are written, until `over()` is true and the file is read to its end."""
     while True:
         last = over()
         found, offset = read(path, offset)

@@ -139,9 +139,11 @@ def resume(job: Job, secrets: dict[str, str] | None = None) -> None:
     start(job, secrets)
 
 
-def follow(job: Job) -> Iterator[events.Event]:
-    """The job's events from now on as they come, until it is over."""
-    return events.follow(job.events, lambda: view(job).state.over)
+def follow(job: Job, offset: int = 0) -> Iterator[events.Event]:
+    """The job's events after byte `offset` as they come, until it is over."""
+    yield from events.follow(job.events, lambda: view(job).state.over, offset)
+    if (last := view(job)).state is State.INTERRUPTED:
+        yield events.Failed(last.error, last.hint)
 
 
 def wait(job: Job) -> JobView:
@@ -184,3 +186,16 @@ def machine_holder(workspace: Workspace) -> str:
         return note["holder"] if abs(process.create_time() - note["created"]) < 0.01 else ""
     except (OSError, ValueError, KeyError, psutil.Error):
         return ""
+
+
+def trained(project: Project, id: str = "") -> Job:
+    """The training `id`, or the newest one that left an adapter. Raises FTError when there is none."""
+    candidates = [project.job(id)] if id else project.jobs()
+    for job in candidates:
+        if (job.adapter / "adapter_model.safetensors").exists():
+            seen = view(job)
+            if seen.kind == "train" and seen.state in (State.FINISHED, State.STOPPED):
+                return job
+    if id:
+        raise FTError(f"job {id} has no finished adapter", "Wait until it is done, or resume it.")
+    raise FTError(f"nothing is trained yet in {project.name}", "Train first.")

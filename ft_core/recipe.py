@@ -277,6 +277,11 @@ def _refuse_absolute(path: str, place: str) -> None:
         raise FTError(f"{place}: {path} is an absolute path", "Make it relative to the recipe.")
 
 
+def checked(section: Any) -> Any:
+    """A section, or a whole recipe, whose values keep to the types and ranges. Raises FTError that names the field."""
+    return _section(type(section), to_dict(section), "the recipe")
+
+
 def rebase(recipe: Recipe, old: Path, new: Path) -> Recipe:
     """The same recipe for another folder: a base that is a folder relative to `old` becomes relative to `new`."""
     base = recipe.model.base

@@ -113,6 +113,9 @@ class Project:
     def jobs_folder(self) -> Path:
         return self.path / "jobs"
 
+    def remove(self) -> None:
+        shutil.rmtree(self.path)
+
     def jobs(self) -> list[Job]:
         """Newest first."""
         if not self.jobs_folder.is_dir():

@@ -1,0 +1,50 @@
+# make run    environment, built-in model, then the app on http://127.0.0.1:7860 (HOST and PORT change it)
+# make test   everything that decides whether a change is good; sets itself up, the browser included
+PYTHON ?= python3
+VENV ?= .venv
+PY = $(VENV)/bin/python
+export FT_HOME HOST PORT
+
+.PHONY: setup run test demo screenshots bench oracle gpu lint clean
+.DELETE_ON_ERROR:
+
+$(VENV)/run.stamp: requirements.txt space_config/setup.py
+	$(PYTHON) space_config/setup.py $(VENV) run
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/run.stamp requirements-dev.txt
+	$(PYTHON) space_config/setup.py $(VENV) test
+	touch $@
+
+setup: $(VENV)/run.stamp
+
+run: $(VENV)/run.stamp
+	$(PY) app.py
+
+test: $(VENV)/test.stamp lint
+	$(PY) -m pytest $(ARGS)
+
+lint: $(VENV)/test.stamp
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# The whole loop without a page, on 503 real questions and answers: about ten minutes on two cores.
+demo: $(VENV)/test.stamp
+	$(PY) -m benchmarks.demo
+
+# The pictures that README shows.
+screenshots: $(VENV)/test.stamp
+	$(PY) -m pytest tests/browser -k screenshots
+
+bench: $(VENV)/test.stamp
+	$(PY) -m benchmarks.compare
+
+# Long comparisons with reference programs.
+oracle: $(VENV)/test.stamp
+	$(PY) -m pytest -m oracle
+
+gpu: $(VENV)/test.stamp
+	$(PY) -m pytest -m gpu
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache

@@ -1,0 +1,158 @@
+"""The headless front door: `python -m ft_core VERB ...` does all that the page does, with the same functions.
+
+Exit status: 0 done; 2 bad input or refused; 3 the job failed; 130 interrupted, work kept; 70 a defect of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import time
+import traceback
+from typing import Any, NoReturn
+
+from . import verbs
+from .errors import FTError
+from .recipe import GenerateRecipe, TrainRecipe, docs
+from .workspace import Workspace
+
+DONE, REFUSED, JOB_FAILED, DEFECT, INTERRUPTED = 0, 2, 3, 70, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise FTError(message, f"{self.format_usage().strip()}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    workspace = None
+    try:
+        arguments = _parser().parse_args(argv)
+        workspace = Workspace.at(arguments.home)
+        result = arguments.verb(arguments, workspace, verbs.Out(arguments.json))
+    except FTError as error:
+        return _complain(error, JOB_FAILED if isinstance(error, verbs.JobFailed) else REFUSED)
+    except KeyboardInterrupt:
+        print("interrupted; what was done is kept", file=sys.stderr)
+        return INTERRUPTED
+    except Exception:  # the front door's last resort
+        return _defect(workspace)
+    return result if isinstance(result, int) else DONE
+
+
+def _complain(error: FTError, status: int) -> int:
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return status
+
+
+def _defect(workspace: Workspace | None) -> int:
+    trace = traceback.format_exc()
+    if workspace is None:
+        print(trace, file=sys.stderr)
+        return DEFECT
+    log = workspace.home / "log.txt"
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"{time.strftime('%F %T')}\n{trace}\n")
+    return _complain(FTError("internal", f"This is a defect of FT Flow; the trace is in {log}."), DEFECT)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m ft_core", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--home", metavar="DIR", help="where everything lies (default: FT_HOME, else ~/.ft_flow)")
+    parser.add_argument("--project", metavar="NAME", default="default", help="the project (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout; the last is the result")
+    sub = parser.add_subparsers(required=True, metavar="VERB", parser_class=_Parser)
+
+    run = _verb(sub, verbs.run, "all that a recipe names, in order: data, generate, train, compare, export")
+    run.add_argument("recipe")
+    _data(sub)
+    generate = _verb(sub, verbs.generate, "write rows with a teacher model; its key is read from OPENAI_API_KEY")
+    generate.add_argument("-n", "--rows", type=int, required=True, metavar="N", help="how many")
+    generate.add_argument("--system", metavar="TEXT", help="the project's system prompt: who the assistant is")
+    _knobs(generate, GenerateRecipe, "teacher", "model", "temperature", "max_tokens", "seed")
+    train = _verb(sub, verbs.train, "train an adapter on the project's rows")
+    train.add_argument("recipe", nargs="?", help="a recipe file (default: the Balanced preset)")
+    train.add_argument("--dry-run", action="store_true", help="only say what would happen and what would go wrong")
+    _knobs(train, TrainRecipe, "steps", "seed")
+    _verb(sub, verbs.list_jobs, "the project's jobs, newest first", "jobs")
+    for verb, text in (
+        (verbs.stop, "stop a job after its current step; what it has is kept"),
+        (verbs.resume, "go on with a job that was stopped, failed or interrupted"),
+        (verbs.show, "a job as it stands"),
+    ):
+        _verb(sub, verb, text).add_argument("job")
+    chat = _verb(sub, verbs.chat, "ask the model before and after training, in one batch")
+    chat.add_argument("prompt")
+    chat.add_argument("--side", choices=("before", "after", "both"), default="both")
+    chat.add_argument("--greedy", action="store_true", help="always take the likeliest token, in fp32")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer, in tokens")
+    chat.add_argument("--job", help="the training to ask (default: the newest)")
+    evaluate = _verb(sub, verbs.evaluate, "held-out loss before and after, with the interval of the difference")
+    evaluate.add_argument("job", nargs="?", help="the training (default: the newest)")
+    _export(sub)
+    _verb(sub, verbs.doctor, "what this machine can do, what is missing, how to get it")
+    _verb(sub, verbs.prepare, "get the built-in model ready")
+    for verb, name in ((verbs.work, "work"), (verbs.compare_engine, "compare-engine")):
+        _verb(sub, verb, "", name).add_argument("folder")  # what a child process is started with
+    return parser
+
+
+def _verb(sub: Any, function: Any, text: str, name: str = "") -> argparse.ArgumentParser:
+    listed = {"help": text} if text else {}  # a verb without a text is for child processes, and not listed
+    parser = sub.add_parser(name or function.__name__, **listed)
+    parser.set_defaults(verb=function)
+    return parser
+
+
+def _knobs(parser: argparse.ArgumentParser, section: type, *names: str) -> None:
+    """Options for recipe fields, each with the recipe's own text; left out, the recipe's value stands."""
+    kinds = {f.name: type(f.default) for f in dataclasses.fields(section)}
+    for name in names:
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kinds[name], help=docs(section)[name].replace("%", "%%")
+        )
+
+
+def _data(sub: Any) -> None:
+    data = sub.add_parser("data", help="the project's rows").add_subparsers(
+        required=True, metavar="VERB", parser_class=_Parser
+    )
+    take = _verb(data, verbs.data_import, "import files: CSV, JSON, JSONL, Parquet", "import")
+    take.add_argument("files", nargs="+", metavar="FILE")
+    take.add_argument("--partial", action="store_true", help="take what is readable of a file whose syntax breaks")
+    take.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. prompt=Question")
+    give = _verb(data, verbs.data_export, "write the rows to a file; its suffix decides the format", "export")
+    give.add_argument("file")
+    give.add_argument("--shape", default="messages", help="messages, sharegpt, alpaca, prompt-completion, contexts")
+    give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
+    _verb(data, verbs.data_check, "what is wrong with the rows", "check")
+    split = _verb(data, verbs.data_split, "choose the rows held out; rows chosen before stay", "split")
+    split.add_argument("--heldout", type=float, metavar="SHARE", help="0 to 0.5 (default 0.1)")
+    split.add_argument("--seed", type=int, metavar="N")
+    _verb(data, verbs.data_undo, "take back the last change", "undo")
+    _verb(data, verbs.data_redo, "do it again", "redo")
+    _verb(data, verbs.data_stats, "how many rows, and their fingerprint", "stats")
+
+
+def _export(sub: Any) -> None:
+    export = _verb(sub, verbs.export, "make files that run elsewhere, each checked before it is offered")
+    export.add_argument(
+        "--to",
+        action="append",
+        required=True,
+        metavar="KIND",
+        help="adapter, merged, gguf:F16, gguf:Q8_0, gguf:Q4_K_M, ollama or hub; may be given more than once",
+    )
+    export.add_argument("--out", metavar="DIR", help="where the files go (default: the job's folder)")
+    export.add_argument("--job", help="the training (default: the newest)")
+    export.add_argument("--name", help="the model's name")
+    export.add_argument("--host", help="address of a running Ollama (default: OLLAMA_HOST, else this machine's)")
+    export.add_argument("--repo", help="the Hub repository, user/name; the token is read from HF_TOKEN")
+    export.add_argument("--push", default="adapter", help="what goes to the Hub: adapter, merged, gguf:Q4_K_M, ...")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

