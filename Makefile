@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY = $(VENV)/bin/python
 export FT_HOME HOST PORT
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 .PHONY: setup run test demo screenshots bench oracle gpu lint clean
 .DELETE_ON_ERROR:

@@ -21,7 +21,7 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
 def main(folder: str, purpose: str) -> None:
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 (whatever Python starts this one)
         sys.exit(
             f"FT Flow needs Python 3.11 or newer, this is {platform.python_version()}: make PYTHON=python3.12 ..."
         )
