@@ -130,11 +130,11 @@ class EngineClient:
     job: Job
     engines: Engines
 
-    def ask(self, chats: Chats, sampling: CompareRecipe, precision: str = "", asker: str = "") -> Iterator[Delta]:
+    def ask(self, chats: Chats, sampling: CompareRecipe, precision: str = "auto", asker: str = "") -> Iterator[Delta]:
         """The answers of the sides in `chats`, as they come, at most about twelve times a second a side.
 
         Closing the iterator, or `cancel` with the same `asker` (whatever tells pages apart), ends the answer.
-        `precision` is fp32, bf16 or fp16; empty is what the job was trained in. Raises FTError when there is no
+        `precision` is fp32, bf16, fp16 or auto, which is what the job was trained in. Raises FTError when there is no
         trained model, when training has the machine, when the child dies.
         """
         turns = {side: [m.to_dict() for m in messages] for side, messages in chats.items()}
@@ -145,7 +145,7 @@ class EngineClient:
     def cancel(self, asker: str = "") -> None:
         self.engines.cancel(asker)
 
-    def proof(self, precision: str = "", asker: str = "") -> Proof:
+    def proof(self, precision: str = "auto", asker: str = "") -> Proof:
         """That before is before. Raises FTError as `ask` does, and when it was cancelled."""
         for line in self.engines.request(self.job, {"op": "proof", "precision": precision}, asker):
             return Proof(**line)
