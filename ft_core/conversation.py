@@ -63,8 +63,8 @@ class Conversation:
         return first.content if first and first.role == "system" else ""
 
     def with_system(self, text: str) -> Conversation:
-        """The same turns under `text`, unless the conversation brings a system message of its own."""
-        if not text or self.system:
+        """The same turns under `text`, unless they bring a system message of their own, even an empty one."""
+        if not text or (self.messages and self.messages[0].role == "system"):
             return self
         return Conversation((Message("system", text), *self.messages), self.origin)
 

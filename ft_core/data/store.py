@@ -1,0 +1,362 @@
+"""The truth about a project's dataset: rows in SQLite, and a log of every operation on them.
+
+Made for a million rows, for several threads and for several processes (a generation adds rows while a page reads):
+WAL, so that readers never wait; one connection for each call in progress; rows that come from a slow source are
+gathered in a temporary table first, so that writers wait for each other only as long as a write takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..conversation import Conversation, Message
+from ..errors import FTError
+from . import operations, views
+from .operations import Operation
+
+Status = Literal["candidate", "accepted", "rejected"]
+View = Literal["all", "review", "rejected", "train", "heldout"]
+
+_WAIT_S = 60
+"""How long a write waits for another one."""
+
+_SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One conversation of the dataset. `version` counts its changes; an edit names the one that it saw."""
+
+    id: int
+    conversation: Conversation
+    status: Status
+    split: Literal["train", "heldout", ""]
+    version: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of rows. `rows` is all of them; `train` and `heldout` are in the split and not rejected."""
+
+    rows: int
+    train: int
+    heldout: int
+    to_review: int
+    rejected: int
+
+
+@dataclass(frozen=True)
+class Stats(Counts):
+    fingerprint: str
+    """sha256 of what would be trained on, in hexadecimal (see fingerprint_line)."""
+
+
+class EditConflict(FTError):
+    """Somebody else changed the row meanwhile. `current` is how it stands now; nothing was overwritten."""
+
+    def __init__(self, current: Row, yours: tuple[Message, ...]):
+        super().__init__(
+            f"row {current.id} was changed by somebody else meanwhile; it now reads: {_brief(current.conversation)}",
+            f"Yours was: {_brief(Conversation(yours))}. Take the row as it is now, or make your change again.",
+        )
+        self.current = current
+        self.yours = yours
+
+
+class Store:
+    """The rows of one project. Safe to share between threads; every method is one transaction.
+
+    Raises FTError when the file is no store, or damaged.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._idle: deque[sqlite3.Connection] = deque()
+        try:
+            with self._connection() as db:
+                if db.execute("PRAGMA user_version").fetchone()[0] == 0:
+                    _create(db)
+                found = db.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise FTError(f"{path} cannot be opened as a dataset: {error}", "Restore it from a copy.") from None
+        if found != _SCHEMA_VERSION:
+            raise FTError(f"{path} was written by a newer FT Flow", "Update FT Flow.")
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextlib.contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses until it is given back."""
+        try:
+            db = self._idle.pop()
+        except IndexError:
+            db = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = NORMAL")  # in WAL a killed process loses nothing
+            db.create_function("has_text", 2, _has_text, deterministic=True)
+        try:
+            yield db
+        except BaseException:
+            db.close()  # also drops what it was in the middle of
+            raise
+        self._idle.append(db)
+
+    @contextlib.contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._connection() as db, _transaction(db):
+            yield db
+
+    # --- reading
+
+    @property
+    def system(self) -> str:
+        """The project's system prompt: that of every conversation that brings none."""
+        with self._connection() as db:
+            return operations.setting(db, "system")
+
+    @property
+    def split_settings(self) -> tuple[float, int] | None:
+        """Share and seed of the split, None before there is one."""
+        with self._connection() as db:
+            value = operations.setting(db, "split")
+        return tuple(json.loads(value)) if value else None
+
+    def rows(self, offset: int = 0, limit: int = 100, view: View = "all", search: str = "") -> list[Row]:
+        """A page, in the order in which rows came. `search` is text that a message has, in any case."""
+        with self._connection() as db:
+            ids = views.page(db, view, offset, limit, search.casefold())
+            found = db.execute("SELECT * FROM rows WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (ids,))
+            return [_row(r) for r in found]
+
+    def count(self, view: View = "all", search: str = "") -> int:
+        with self._connection() as db:
+            return views.count(db, view, search.casefold())
+
+    def get(self, id: int) -> Row:
+        """Raises FTError when there is no such row, or it was deleted."""
+        with self._connection() as db:
+            return _get(db, id)
+
+    def counts(self) -> Counts:
+        with self._connection() as db, _transaction(db, "DEFERRED"):
+            return _counts(db)
+
+    def stats(self) -> Stats:
+        """The counts and the fingerprint; the latter reads every row (a second for 300,000)."""
+        digest = sha256()
+        with self._connection() as db, _transaction(db, "DEFERRED"):
+            counts = _counts(db)
+            for _, text, split in _texts(db, None):
+                digest.update(fingerprint_line(text, split))
+        return Stats(**vars(counts), fingerprint=digest.hexdigest())
+
+    def texts(self, split: str | None = None) -> Iterator[tuple[int, str, str]]:
+        """Id, Conversation.canonical() and split of every row that is trained on, as `conversations`."""
+        with self._connection() as db, _transaction(db, "DEFERRED"):
+            yield from _texts(db, split)
+
+    def conversations(self, split: str | None = None) -> Iterator[tuple[int, Conversation, str]]:
+        """Id, conversation and split of every row that is not rejected, under the project's system prompt.
+
+        `split` takes one side of it: train or heldout.
+        """
+        with self._connection() as db, _transaction(db, "DEFERRED"):
+            system = operations.setting(db, "system")
+            for r in _trained(db, split):
+                yield r["id"], _conversation(r).with_system(system), r["split"]
+
+    def log(self, limit: int = 100) -> list[Operation]:
+        """What was done, the last first."""
+        with self._connection() as db:
+            found = db.execute("SELECT id, what, who, at, state FROM operations ORDER BY id DESC LIMIT ?", (limit,))
+            return [Operation(*r) for r in found]
+
+    @property
+    def can_undo(self) -> bool:
+        return self._has("done")
+
+    @property
+    def can_redo(self) -> bool:
+        return self._has("undone")
+
+    def _has(self, state: str) -> bool:
+        with self._connection() as db:
+            return db.execute("SELECT 1 FROM operations WHERE state = ? LIMIT 1", (state,)).fetchone() is not None
+
+    # --- changing; each is one operation
+
+    def add(
+        self, conversations: Iterable[Conversation], status: Status = "accepted", who: str = "", part_of: str = ""
+    ) -> int:
+        """Adds rows at the end and returns how many; all of them or, when `conversations` raises, none.
+
+        Rows that come with the same `part_of` (a job's id) one call after the other are one operation, as long as
+        nothing else happens in between.
+        """
+        _known(status, Status)
+        with self._connection() as db:
+            db.execute("CREATE TEMP TABLE staged(origin TEXT, messages TEXT)")
+            with _transaction(db, "DEFERRED"):
+                db.executemany("INSERT INTO staged VALUES (?, ?)", ((c.origin, _stored(c)) for c in conversations))
+            added = db.execute("SELECT COUNT(*) FROM staged").fetchone()[0]
+            if added:
+                with _transaction(db):
+                    last = db.execute("SELECT COALESCE(MAX(id), 0) FROM rows").fetchone()[0]
+                    db.execute(
+                        "INSERT INTO rows(id, status, origin, messages)"
+                        " SELECT ? + rowid, ?, origin, messages FROM staged ORDER BY rowid",
+                        (last, status),
+                    )
+                    operations.record_add(db, last + 1, last + added, who, part_of)
+            db.execute("DROP TABLE staged")
+        return added
+
+    def edit(self, id: int, messages: Sequence[Message], version: int, who: str = "") -> Row:
+        """Replaces the row's messages. Raises EditConflict when the row is no longer at `version`."""
+        text = _stored(Conversation(tuple(messages)))
+        with self._write() as db:
+            row = _get(db, id)
+            if row.version != version:
+                raise EditConflict(row, tuple(messages))
+            operations.change(db, "messages", [(id, text)], f"row {id} edited", who)
+            return _get(db, id)
+
+    def set_status(self, ids: Iterable[int], status: Status, who: str = "") -> int:
+        """Returns how many rows that changed; rows deleted meanwhile are not among them."""
+        _known(status, Status)
+        done = {"candidate": "put back to review"}.get(status, status)
+        with self._write() as db:
+            return operations.change(db, "status", ((id, status) for id in ids), f"{{n}} {done}", who)
+
+    def delete(self, ids: Iterable[int], who: str = "") -> int:
+        """Returns how many rows that deleted."""
+        with self._write() as db:
+            return operations.change(db, "alive", ((id, 0) for id in ids), "{n} deleted", who)
+
+    def set_system(self, text: str, who: str = "") -> None:
+        _encodable(text)
+        with self._write() as db:
+            operations.configure(db, {"system": text}, "system prompt changed", who)
+
+    def set_split(self, splits: Iterable[tuple[int, str]], share: float, seed: int, who: str = "") -> int:
+        """Puts rows by id into train or heldout, and keeps what the split was made with. Returns rows changed."""
+        with self._write() as db:
+            made_with = {"split": json.dumps([share, seed])}
+            return operations.change(db, "split", splits, "split of {n}", who, made_with)
+
+    def undo(self, who: str = "") -> str | None:
+        """Reverses the last operation and says what it was; None when there is none."""
+        with self._write() as db:
+            return operations.undo(db, who)
+
+    def redo(self, who: str = "") -> str | None:
+        """Does again what was undone last and says what it was; None when there is none."""
+        with self._write() as db:
+            return operations.redo(db, who)
+
+
+def fingerprint_line(text: str, split: str) -> bytes:
+    """What one row adds to a dataset's fingerprint: sha256 over these lines, in the order of ids.
+
+    `text` is Conversation.canonical() of the conversation under its system prompt.
+    """
+    return f"{split}\t{text}\n".encode()
+
+
+@contextlib.contextmanager
+def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """DEFERRED sees one state of the rows however long it reads. On an error `_connection` closes, which reverts."""
+    db.execute(f"BEGIN {kind}")
+    yield
+    db.execute("COMMIT")
+
+
+def _create(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = WAL")
+    with _transaction(db):
+        if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been faster
+            for statement in operations.SCHEMA + views.SCHEMA:
+                db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+
+
+def _known(value: str, kind: Any) -> None:
+    if value not in get_args(kind):
+        raise FTError(f"{value!r} is not a status", f"It is one of {', '.join(get_args(kind))}.")
+
+
+def _encodable(text: str) -> str:
+    """Raises FTError for half of a UTF-16 pair, which no file and no tokenizer can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise FTError(
+            "the text holds half a character (a lone surrogate)", "Type or paste that place again."
+        ) from None
+    return text
+
+
+def _stored(conversation: Conversation) -> str:
+    if not conversation.messages:
+        raise FTError("a conversation without messages cannot be kept", "Delete the row instead.")
+    return _encodable(conversation.canonical())
+
+
+def _conversation(r: sqlite3.Row) -> Conversation:
+    return Conversation(tuple(Message(role, content) for role, content in json.loads(r["messages"])), r["origin"])
+
+
+def _row(r: sqlite3.Row) -> Row:
+    return Row(r["id"], _conversation(r), r["status"], r["split"], r["version"])
+
+
+def _get(db: sqlite3.Connection, id: int) -> Row:
+    found = db.execute("SELECT * FROM rows WHERE id = ? AND alive = 1", (id,)).fetchone()
+    if found is None:
+        raise FTError(f"there is no row {id}", "It may have been deleted, or its import undone.")
+    return _row(found)
+
+
+def _brief(conversation: Conversation) -> str:
+    text = " / ".join(f"{m.role}: {m.content}" for m in conversation.messages)
+    return f"{text[:200]}…" if len(text) > 200 else text
+
+
+def _has_text(messages: str, folded: str) -> bool:
+    return any(folded in content.casefold() for _, content in json.loads(messages))
+
+
+def _counts(db: sqlite3.Connection) -> Counts:
+    return Counts(*(views.count(db, view) for view in ("all", "train", "heldout", "review", "rejected")))
+
+
+def _trained(db: sqlite3.Connection, split: str | None) -> Iterator[sqlite3.Row]:
+    where = views.TRAINED if split is None else views.VIEWS[split]
+    return db.execute(f"SELECT id, messages, origin, split FROM rows WHERE {where} ORDER BY id")
+
+
+def _texts(db: sqlite3.Connection, split: str | None) -> Iterator[tuple[int, str, str]]:
+    """As `Store.texts`. The system prompt is put in by text, because a million rows go through here."""
+    system = operations.setting(db, "system")
+    first = Conversation((Message("system", system),)).canonical()[1:-1]
+    for r in _trained(db, split):
+        text = r["messages"]
+        if system and not text.startswith('[["system",'):
+            text = f"[{first},{text[1:]}"
+        yield r["id"], text, r["split"]
