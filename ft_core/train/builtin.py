@@ -41,9 +41,10 @@ def ensure_builtin(workspace: Workspace, report: Report) -> Path:
             report(0.0, "the built-in model is damaged, making it again")
             shutil.rmtree(folder.resolve())
             folder.unlink(missing_ok=True)  # what is left of a link
-        with PreparationNote.written(workspace, report) as tell, tempfile.TemporaryDirectory(
-            dir=workspace.cache, prefix=".builtin-"
-        ) as scratch:
+        with (
+            PreparationNote.written(workspace, report) as tell,
+            tempfile.TemporaryDirectory(dir=workspace.cache, prefix=".builtin-") as scratch,
+        ):
             made = Path(scratch) / folder.name
             source = builtin_gguf()
             if source is not None:

@@ -13,10 +13,75 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+import yaml
 
 from .. import jobs
 from ..errors import FTError
+from ..recipe import BUILTIN, Recipe
+from ..render import Renderer
 from ..workspace import Workspace, write_whole
+from . import download
+
+CATALOG = Path(__file__).resolve().parents[2] / "space_config" / "models.yaml"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A model that the picker offers; any other Hub id or folder works too."""
+
+    base: str
+    """What a recipe calls it: built-in, or its id on the Hub."""
+    title: str
+    parameters: int
+    licence: str
+    gated: bool
+    """Whether its owner wants to be asked on the Hub first."""
+    context: int
+    """Tokens it can see at once."""
+    lora_gpu_gb: float
+    """GPU memory that LoRA wants at 16 bits, 512 tokens and micro-batches of 2 rows."""
+    qlora_gpu_gb: float
+    """The same with a base of 4 bits."""
+
+
+def catalog() -> list[BaseModel]:
+    """The models that the picker offers, small ones first."""
+    return [BaseModel(**entry) for entry in yaml.safe_load(CATALOG.read_text(encoding="utf-8"))]
+
+
+def is_ready(workspace: Workspace) -> bool:
+    """Whether the built-in model is there."""
+    return prepare_status(workspace).state == "ready"
+
+
+def require(base: str, revision: str, relative_to: Path) -> None:
+    """Raises FTError when there is no such base model. The built-in one is made when it is needed."""
+    if base != BUILTIN:
+        _folder(base, revision, relative_to)
+
+
+def tokenizer_folder(base: str, revision: str, workspace: Workspace, relative_to: Path = Path()) -> Path:
+    """A folder with the model's tokenizer, template and configuration, downloaded if need be, without the weights.
+
+    Raises FTError when there is no such model, or the built-in one is not made yet.
+    """
+    if base != BUILTIN:
+        return _folder(base, revision, relative_to)
+    if not workspace.builtin_model.exists():
+        raise FTError("the built-in model is not ready yet", "It is made once, in about half a minute.")
+    return workspace.builtin_model
+
+
+def renderer(wanted: Recipe, workspace: Workspace, relative_to: Path = Path()) -> Renderer:
+    """What turns conversations into the tokens of the recipe's base model. Raises FTError as tokenizer_folder does."""
+    return Renderer.of(tokenizer_folder(wanted.model.base, wanted.model.revision, workspace, relative_to))
+
+
+def _folder(base: str, revision: str, relative_to: Path) -> Path:
+    folder = relative_to / base
+    if folder.is_dir():
+        return folder
+    return download.snapshot(base, revision, lambda share, what: None, weights=False)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,42 @@
+"""Where a recipe's base model lies: the built-in one, a folder, or the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import FTError
+from ..recipe import BUILTIN
+from ..workspace import BUILTIN_REPO, Workspace
+from . import download
+from .download import Report
+
+
+def resolve(base: str, revision: str, workspace: Workspace, relative_to: Path, report: Report) -> Path:
+    """The folder of the base model, made or downloaded where it is not there yet.
+
+    `relative_to` is the folder of the recipe. Raises FTError for a model that does not exist, is gated, or holds its
+    weights in another format than safetensors.
+    """
+    if base == BUILTIN:
+        if workspace.builtin_model.exists():
+            return workspace.builtin_model
+        from .builtin import ensure_builtin  # it loads what converts; a model that is there needs none of it
+
+        return ensure_builtin(workspace, report)
+    folder = relative_to / base
+    if not folder.is_dir():
+        folder = download.snapshot(base, revision, report)
+    if not download.is_whole(folder):
+        raise FTError(
+            f"{base} has no whole model: config.json and safetensors weights are needed",
+            "Weights in other formats (pickles) are not loaded; choose another model or convert it.",
+        )
+    return folder.resolve()
+
+
+def public_name(base: str, relative_to: Path) -> str:
+    """What the outside may know of a base: its Hub id, or the bare name of a local folder, never its path."""
+    if base == BUILTIN:
+        return BUILTIN_REPO
+    folder = relative_to / base
+    return folder.resolve().name if folder.is_dir() else base

@@ -1,0 +1,162 @@
+"""The loss on what the assistant says: logits only where there is a label, a few hundred tokens at a time.
+
+With a vocabulary of 50,000 to 250,000 the logits are the largest tensor of a training, and most of them are of tokens
+that nobody learns. `nats` is the sum of -ln p over the learnt tokens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft import PeftModel
+from torch import Tensor, nn
+
+from ..render import IGNORED, Rendered
+
+CHUNK = 256
+"""Tokens whose logits are in memory at once."""
+PAD_TO = 8
+"""Lengths are padded to a multiple of this: what matrix kernels like."""
+ROWS_AT_ONCE = 8
+
+
+def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
+    """input_ids and labels of shape (rows, longest), padded on the right, and the lengths without padding.
+
+    No attention mask: a causal model never looks to the right, so what stands behind a row does not touch it, and
+    without a mask attention is faster.
+    """
+    lengths = [len(e["input_ids"]) for e in examples]
+    longest = -(-max(lengths) // PAD_TO) * PAD_TO
+
+    def padded(name: str, filler: int) -> Tensor:
+        return torch.tensor([[*e[name], *[filler] * (longest - len(e[name]))] for e in examples])
+
+    return {
+        "input_ids": padded("input_ids", pad_id),
+        "labels": padded("labels", IGNORED),
+        "lengths": torch.tensor(lengths),
+    }
+
+
+def learnt_nats(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """The nats of all learnt tokens of a batch from `collate`, a scalar, differentiable down to the hidden states.
+
+    The LM head itself gets no gradient: it must be frozen, as it is under LoRA.
+    """
+    hidden, targets = _learnt_hidden(model, batch)
+    return _Nats.apply(hidden, targets, _head(model))
+
+
+@torch.inference_mode()
+def row_losses(model: nn.Module, examples: list[Rendered], pad_id: int) -> list[tuple[float, int]]:
+    """Of each example the nats of its learnt tokens, and how many these are. In the model's own arithmetic."""
+    was_training = model.training
+    model.eval()
+    losses = [(0.0, 0)] * len(examples)
+    order = sorted((i for i, e in enumerate(examples) if e.learnt), key=lambda i: len(examples[i].ids))
+    for start in range(0, len(order), ROWS_AT_ONCE):
+        rows = order[start : start + ROWS_AT_ONCE]
+        batch = collate([{"input_ids": examples[i].ids, "labels": examples[i].labels} for i in rows], pad_id)
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        hidden, targets = _learnt_hidden(model, batch)
+        head = _head(model)
+        nats = torch.cat([F.cross_entropy(head(h).float(), t, reduction="none") for h, t in _chunks(hidden, targets)])
+        for i, of_row in zip(rows, nats.double().split([examples[i].learnt for i in rows])):
+            losses[i] = (of_row.sum().item(), len(of_row))
+    model.train(was_training)
+    return losses
+
+
+def mean_loss(losses: list[tuple[float, int]]) -> float | None:
+    """Nats a learnt token over all rows; None without any."""
+    tokens = sum(n for _, n in losses)
+    return sum(nats for nats, _ in losses) / tokens if tokens else None
+
+
+@contextlib.contextmanager
+def fp32_arithmetic(model: nn.Module) -> Iterator[None]:
+    """Computes in fp32 whatever the weights are stored in: each module's are widened while it runs.
+
+    One module at a time, so that no second copy of the model is in memory.
+    """
+    stored: dict[nn.Module, dict[str, Tensor]] = {}
+
+    def widen(module: nn.Module, _: Any) -> None:
+        stored[module] = {name: p.data for name, p in module.named_parameters(recurse=False)}
+        for p in module.parameters(recurse=False):
+            p.data = p.data.float()
+
+    def restore(module: nn.Module, *_: Any) -> None:
+        for name, data in stored.pop(module).items():
+            getattr(module, name).data = data
+
+    narrow = [m for m in model.modules() if any(p.dtype != torch.float32 for p in m.parameters(recurse=False))]
+    hooks = [m.register_forward_pre_hook(widen) for m in narrow]
+    hooks += [m.register_forward_hook(restore, always_call=True) for m in narrow]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Nats(torch.autograd.Function):
+    """Sum of the cross entropies, with the gradient of the hidden states taken chunk by chunk on the way forward.
+
+    So no chunk's logits live until the backward pass, and none is computed twice.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+        total = hidden.new_zeros((), dtype=torch.float32)
+        gradients = []
+        for piece, wanted in _chunks(hidden, targets):
+            with torch.enable_grad():
+                piece = piece.detach().requires_grad_()
+                nats = F.cross_entropy(head(piece).float(), wanted, reduction="sum")
+            gradients += torch.autograd.grad(nats, piece)
+            total += nats.detach()
+        ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale.to(gradient.dtype), None, None
+
+
+def _learnt_hidden(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The last hidden states that predict a learnt token, row after row, (tokens, width), and these tokens."""
+    hidden = _causal(model).base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
+    targets = batch["labels"][:, 1:]
+    learnt = targets != IGNORED
+    return hidden[learnt], targets[learnt]
+
+
+def _causal(model: nn.Module) -> nn.Module:
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _head(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """From hidden states to logits, with what some families do to them on the way."""
+    causal = _causal(model)
+    config = causal.config.get_text_config()
+    head = causal.get_output_embeddings()
+    scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
+    scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+
+    def logits(hidden: Tensor) -> Tensor:
+        out = head(hidden) * scale if scale != 1.0 else head(hidden)
+        return torch.tanh(out / cap) * cap if cap else out
+
+    return logits
+
+
+def _chunks(hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(hidden.split(CHUNK), targets.split(CHUNK)) if len(targets) else iter(())

@@ -1,0 +1,56 @@
+"""What a training will do, in steps: torch-free, so that the page and the trainer count alike."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from ..recipe import TrainRecipe
+
+LOOKS = 4
+"""Held-out losses, sample answers and checkpoints in a run whose recipe leaves their number open."""
+GROUPED_STEPS = 50
+"""Rows of like length are brought together within this many steps; beyond that the order is random."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps are updates of the weights."""
+
+    steps: int
+    steps_an_epoch: int
+    evaluate_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, rows: int, recipe: TrainRecipe) -> Plan:
+        """`rows` is how many are trained on, at least 1."""
+        an_epoch = math.ceil(rows / recipe.batch_size)
+        steps = recipe.steps or max(1, round(recipe.epochs * an_epoch))
+        every = math.ceil(steps / LOOKS)
+        return cls(steps, an_epoch, recipe.evaluate_every or every, recipe.save_every or every)
+
+    def looks(self) -> list[int]:
+        """The steps after which the held-out loss is measured and the probes are answered; 0 is before training."""
+        return [*range(0, self.steps, self.evaluate_every), self.steps]
+
+
+def micro_batches(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[list[int]]:
+    """The order of one epoch: indices of rows, a list for each micro-batch. The same for the same seed and epoch.
+
+    Each step has batch_size rows, the last one what is left, in as many micro-batches as they need. Rows of like
+    length come together, so that little is padding, and the steps come in random order.
+    """
+    draw = random.Random(f"{recipe.seed} {epoch}")
+    order = list(range(len(lengths)))
+    draw.shuffle(order)
+    group = GROUPED_STEPS * recipe.batch_size
+    groups = [order[i : i + group] for i in range(0, len(order), group)]
+    order = [i for some in groups for i in sorted(some, key=lengths.__getitem__)]
+    rest = [order.pop(draw.randrange(len(order))) for _ in range(len(order) % recipe.batch_size)]
+    steps = [order[i : i + recipe.batch_size] for i in range(0, len(order), recipe.batch_size)]
+    draw.shuffle(steps)
+    if rest:
+        steps.append(rest)
+    return [step[i : i + recipe.micro_batch] for step in steps for i in range(0, len(step), recipe.micro_batch)]

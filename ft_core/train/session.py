@@ -1,0 +1,302 @@
+"""One slice of a training, from the last whole checkpoint on: load, measure, train, measure, save.
+
+It says what it does as events through `say`, and asks `must_end` between steps whether to save and end.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import psutil
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, GenerationConfig
+
+from .. import recipe
+from ..conversation import Message
+from ..data.freeze import FrozenRow, read_frozen
+from ..errors import FTError
+from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, Stopped
+from ..render import Rendered, Renderer
+from ..workspace import Job, write_whole
+from . import base, checkpoints
+from .loss import fp32_arithmetic, mean_loss, row_losses
+from .model import add_adapter, best_device, best_precision, load_base, use_all_cores
+from .plan import Plan
+from .trainer import Trainer
+
+CURVE_ROWS = 100
+"""Held-out rows that the curve is measured on while training; the figures of the result are over all of them."""
+PROBE_TOKENS = 48
+STOP_PATIENCE_S = 30
+"""A stopped run still measures its held-out loss when that took no longer than this before."""
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+)
+
+
+class Session:
+    def __init__(self, job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]):
+        """`must_end(seconds)`: whether the person, the caller or the clock wants the end before so many are over."""
+        self.job = job
+        self.say = say
+        self.must_end_within = must_end
+        self.ended_early = False
+        self.step = 0
+        self.look_seconds: list[float] = []
+
+    def run(self) -> None:
+        """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
+        use_all_cores()
+        self._prepare_rows()
+        last = checkpoints.last_whole(self.job)
+        self.step = checkpoints.step_of(last) if last else 0
+        self.say(Started(self.plan.steps))
+        self._load_model()
+        before = self._before()
+        self.model = add_adapter(self.model, self.recipe.train)
+        self.trainer = Trainer(self.model, self.tokenizer, self.train_rows, self.recipe.train, self.job, self)
+        if self.step == 0:
+            self._answer_probes()
+        if self.step < self.plan.steps and not self._is_stopped():
+            self.trainer.train(resume_from_checkpoint=str(last) if last else None)
+        elif last:
+            self.model.load_adapter(last, "default", is_trainable=True)
+            self.trainer.state.log_history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+        if self.ended_early and not self._is_stopped():
+            return  # the deadline: the next slice goes on from the checkpoint
+        self._finish(before)
+
+    # --- what the trainer asks of its watcher ---
+
+    def stepped(self, step: int, figures: dict[str, float]) -> None:
+        self.step = step
+        values = {name: figures[name] for name in ("loss", "learning_rate", "grad_norm", "epoch")}
+        values |= {"tokens_per_s": figures["tokens"] / figures["seconds"], "memory_bytes": _memory_now()}
+        self.say(Metric(step, values))
+        self._progress("training")
+
+    def look(self, step: int) -> None:
+        began = time.monotonic()
+        self._progress("measuring the held-out rows")
+        if self.heldout_rows:
+            loss = mean_loss(row_losses(self.model, self.heldout_rows[:CURVE_ROWS], self.tokenizer.pad_token_id))
+            self.say(Metric(step, {"heldout_loss": loss}))
+        self._answer_probes()
+        self.look_seconds.append(time.monotonic() - began)
+        self._progress("training")
+
+    def must_end(self, step: int) -> bool:
+        seconds = self._step_seconds()
+        if step % self.plan.evaluate_every == 0:
+            seconds += max(self.look_seconds, default=0.0)
+        self.ended_early = self.must_end_within(2 * seconds + 1.0)  # the checkpoint takes about a second
+        return self.ended_early
+
+    # --- the stations ---
+
+    def _prepare_rows(self) -> None:
+        """Reads the frozen rows and renders them for this base; what cannot be used is counted and named."""
+        self.recipe = recipe.load(self.job.recipe)
+        model = self.recipe.model
+        self.base_name = base.public_name(model.base, self.job.path)
+        self.say(Progress(0, 0, None, "loading the base model"))
+        self.base = base.resolve(
+            model.base,
+            model.revision,
+            self.job.project.workspace,
+            self.job.path,
+            lambda share, what: self.say(Progress(0, 0, None, f"{what}, {share:.0%}")),
+        )
+        self.renderer = Renderer.of(self.base)
+        frozen = read_frozen(self.job.dataset)
+        self.train_rows = self._rendered([row for row in frozen if row.split == "train"])
+        self.heldout_rows = self._rendered([row for row in frozen if row.split == "heldout"])
+        if not self.train_rows:
+            raise FTError("no row has anything to learn", "Rows need an answer that fits into max_length.")
+        self.probes = _probes(frozen, self.recipe.train.probes)
+        self.plan = Plan.of(len(self.train_rows), self.recipe.train)
+
+    def _rendered(self, rows: list[FrozenRow]) -> list[Rendered]:
+        usable: list[Rendered] = []
+        left_out: dict[str, list[int]] = {}
+        for row in rows:
+            try:
+                example = self.renderer.example(row.conversation, self.recipe.train.max_length)
+            except FTError as error:
+                left_out.setdefault(error.message, []).append(row.id)
+                continue
+            if example.learnt:
+                usable.append(example)
+            else:
+                left_out.setdefault("nothing in them is learnt within max_length", []).append(row.id)
+        for reason, ids in left_out.items():
+            named = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
+            self.say(Note(f"{len(ids)} rows are left out: {reason} (rows {named})", "warning"))
+        return usable
+
+    def _load_model(self) -> None:
+        self._progress("loading the model")
+        device = best_device()
+        if self.recipe.train.precision == "auto":  # settled once, so that a resume computes the same
+            train = replace(self.recipe.train, precision=best_precision(device))
+            self.recipe = replace(self.recipe, train=train)
+            write_whole(self.job.recipe, recipe.dump(self.recipe))
+        self.tokenizer = AutoTokenizer.from_pretrained(self.base, local_files_only=True)
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is never looked at: any token will do
+        self.model = load_base(self.base, self.recipe.train.precision, device)
+
+    def _before(self) -> dict[str, float | None]:
+        """The untouched base's held-out loss and the seconds that took; measured once a job."""
+        path = self.job.path / "report" / "before.json"
+        if path.exists():
+            return json.loads(path.read_text(encoding="utf-8"))
+        began = time.monotonic()
+        found = {"loss": self._measure(0), "seconds": time.monotonic() - began}
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, json.dumps(found))
+        return found
+
+    def _measure(self, step: int) -> float | None:
+        """The held-out loss in fp32, of all rows; the curve gets its point from the same rows as always."""
+        if not self.heldout_rows:
+            return None
+        self._progress("measuring the held-out rows")
+        with fp32_arithmetic(self.model):
+            losses = row_losses(self.model, self.heldout_rows, self.tokenizer.pad_token_id)
+        self.say(Metric(step, {"heldout_loss": mean_loss(losses[:CURVE_ROWS])}))
+        return mean_loss(losses)
+
+    def _answer_probes(self) -> None:
+        self._progress("the first answers" if self.step == 0 else "asking the probe prompts")
+        answers = _answers(self.model, self.renderer, self.tokenizer.pad_token_id, self.probes)
+        for messages, answer in zip(self.probes, answers):
+            self.say(Sample(self.step, messages[-1].content, answer))
+
+    def _finish(self, before: dict[str, float | None]) -> None:
+        """Saves the adapter, measures it and says how it went."""
+        stopped = self.step < self.plan.steps
+        result: dict[str, Any] = {
+            "job": self.job.id,
+            "state": "stopped" if stopped else "finished",
+            "steps": self.step,
+            "base": str(self.base),
+            "adapter": "",
+            "heldout_before": before["loss"],
+            "heldout_after": None,
+        }
+        if self.step:
+            self._progress("saving the adapter")
+            _save_adapter(self.model, self.base, self.base_name, self.job.adapter)
+            result["adapter"] = str(self.job.adapter)
+            if not stopped or before["seconds"] <= STOP_PATIENCE_S:
+                result["heldout_after"] = self._measure(self.step)
+            if not stopped:
+                self._answer_probes()
+        steps = [entry for entry in self.trainer.state.log_history if "tokens" in entry]
+        seconds = sum(entry["seconds"] for entry in steps)
+        result |= {
+            "tokens_per_s": sum(entry["tokens"] for entry in steps) / seconds if seconds else None,
+            "peak_memory_bytes": _memory_peak(),
+            "seconds": seconds,
+        }
+        self.say(Stopped(self.step, result) if stopped else Finished(result))
+
+    # --- small things ---
+
+    def _is_stopped(self) -> bool:
+        return self.job.stop.exists()
+
+    def _step_seconds(self) -> float:
+        recent = [e["seconds"] for e in self.trainer.state.log_history[-20:] if "seconds" in e]
+        return fmean(recent) if recent else 0.0
+
+    def _progress(self, what: str) -> None:
+        eta = None
+        if self.step and hasattr(self, "trainer") and self._step_seconds():
+            looks = sum(step > self.step for step in self.plan.looks())
+            eta = (self.plan.steps - self.step) * self._step_seconds() + looks * fmean(self.look_seconds or [0.0])
+        self.say(Progress(self.step, self.plan.steps, eta, what))
+
+
+def _probes(rows: list[FrozenRow], asked: tuple[str, ...]) -> list[tuple[Message, ...]]:
+    """The prompts that the model answers while it trains: those asked for, else two held-out ones."""
+    rows = sorted(rows, key=lambda row: row.split != "heldout")
+    system = rows[0].conversation.messages[:1] if rows[0].conversation.system else ()
+    if asked:
+        return [(*system, Message("user", text)) for text in asked]
+    found: dict[str, tuple[Message, ...]] = {}
+    for row in rows:
+        messages = row.conversation.messages
+        turn = next((i for i, m in enumerate(messages) if m.role == "user"), None)
+        if turn is not None:
+            found.setdefault(messages[turn].content, messages[: turn + 1])
+        if len(found) == 2:
+            break
+    return list(found.values())
+
+
+@torch.no_grad()
+def _answers(model: Any, renderer: Renderer, pad_id: int, probes: list[tuple[Message, ...]]) -> list[str]:
+    """Greedy answers to all probes in one batch, padded on the left."""
+    if not probes:
+        return []
+    was_training = model.training
+    model.eval()
+    prompts = [renderer.prompt(messages) for messages in probes]
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+    settings = GenerationConfig(
+        max_new_tokens=PROBE_TOKENS,
+        do_sample=False,
+        eos_token_id=model.generation_config.eos_token_id,
+        pad_token_id=pad_id,
+    )
+    out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    model.train(was_training)
+    return [renderer.tokenizer.decode(answer, skip_special_tokens=True) for answer in out[:, longest:].tolist()]
+
+
+def _save_adapter(model: PeftModel, base_folder: Path, base_name: str, into: Path) -> None:
+    """The adapter as safetensors, with the tokenizer and chat template it was trained with; whole or not at all."""
+    part = into.with_name(".adapter.part")
+    shutil.rmtree(part, ignore_errors=True)
+    # Until now the name was the folder, where peft looks whether the vocabulary changed; a name would send it to the Hub.
+    model.peft_config["default"].base_model_name_or_path = base_name
+    model.save_pretrained(part, save_embedding_layers=False)
+    (part / "README.md").unlink(missing_ok=True)  # export writes a true one
+    for name in _TOKENIZER_FILES:
+        if (base_folder / name).exists():
+            shutil.copyfile(base_folder / name, part / name)
+    shutil.rmtree(into, ignore_errors=True)
+    part.rename(into)
+
+
+def _memory_now() -> int:
+    return torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+
+
+def _memory_peak() -> int:
+    """Bytes: of the GPU where one trains, else of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
