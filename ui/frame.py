@@ -1,0 +1,61 @@
+"""What all tabs share, and what a tab is to the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import gradio as gr
+
+from ft_core import recipe
+from ft_core.data.store import Store
+from ft_core.recipe import Recipe
+from ft_core.workspace import Project, write_whole
+
+from .runs import Runs
+from .session import House
+
+
+@dataclass(frozen=True)
+class Frame:
+    house: House
+    runs: Runs
+    project: gr.Textbox
+    """Hidden: the name of the open project, kept by the browser so that a restart of the app does not lose it."""
+
+    def open(self, request: gr.Request, name: str) -> Project:
+        return self.house.project(request, name)
+
+
+class Tab(Protocol):
+    notice: gr.HTML
+    """Where the tab says what went wrong."""
+    shown: list[Any]
+    """The components that `show` fills, the notice among them."""
+
+    def show(self, project: Project) -> dict[Any, Any]:
+        """Everything the tab shows of a project, from disk: on load, and when another project is opened."""
+
+    def tick(self, project: Project) -> dict[Any, Any]:
+        """The part of it that jobs change; never a component that a person types into."""
+
+
+@dataclass
+class Recipes:
+    """The project's recipe.yaml: the knobs as the person left them."""
+
+    default: Recipe = field(default_factory=lambda: recipe.preset("Quick look"))
+
+    def of(self, project: Project) -> Recipe:
+        return recipe.load(project.recipe) if project.recipe.exists() else self.default
+
+    def keep(self, project: Project, wanted: Recipe) -> None:
+        write_whole(project.recipe, recipe.dump(wanted))
+
+
+def counts_stamp(project: Project) -> str:
+    """Changes with every operation on the rows."""
+    if not project.data.exists():
+        return ""
+    with Store(project.data) as store:
+        return f"{store.counts()}{store.log(1)}"

@@ -1,0 +1,182 @@
+"""The frame of the page: title, project picker, state line and five tabs; what happens on load and once a second."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from ft_core.compare.client import Engines
+from ft_core.data import example, quality
+from ft_core.data.store import Store
+from ft_core.machine import this_machine
+from ft_core.workspace import Project, Workspace
+
+from . import views
+from .errors import part_of, told
+from .frame import Frame, Recipes, Tab, counts_stamp
+from .panel import draw, panel
+from .runs import Runs
+from .session import House, login_button
+from .tab_compare import CompareTab, was_compared
+from .tab_data import DataTab
+from .tab_export import ExportTab
+from .tab_generate import GenerateTab
+from .tab_train import TrainTab
+
+_TICK_S = 1.0
+_CHECKED_ROWS = 20_000
+"""Up to here the state line looks at the rows by itself; beyond, the Train tab's preflight does."""
+
+
+class Page:
+    def __init__(self, house: House):
+        self.house = house
+        self.machine = str(this_machine())
+        self.runs, self.recipes, self.engines = Runs(), Recipes(), Engines()
+        self._checked: dict[tuple[Any, str], tuple[str, ...]] = {}
+
+    def build(self) -> gr.Blocks:
+        with gr.Blocks(title="FT Flow", analytics_enabled=False, fill_width=True) as demo:
+            self.project = gr.Textbox(visible="hidden", elem_id="project")
+            self.stamp = gr.Textbox(visible="hidden", elem_id="stamp")
+            login_button(self.house)
+            self.header = panel(elem_id="header")
+            self.notice = panel(elem_id="page-notice")
+            frame = Frame(self.house, self.runs, self.project)
+            with gr.Tabs(elem_id="tabs") as self.tabs:
+                self.parts = self._tabs(frame)
+            panel(draw("keys"))
+            self._listen(demo)
+        return demo
+
+    def _tabs(self, frame: Frame) -> dict[str, Tab]:
+        parts: dict[str, Tab] = {}
+        with gr.Tab("Generate", id="generate", elem_id="tab-generate"):
+            parts["generate"] = GenerateTab(frame, self.recipes)
+        with gr.Tab("Data", id="data", elem_id="tab-data"):
+            parts["data"] = DataTab(frame, self.recipes)
+        with gr.Tab("Train", id="train", elem_id="tab-train"):
+            parts["train"] = TrainTab(frame, self.recipes)
+        with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
+            parts["compare"] = CompareTab(frame, self.recipes, self.engines)
+        with gr.Tab("Export", id="export", elem_id="tab-export"):
+            parts["export"] = ExportTab(frame, self.recipes)
+        return parts
+
+    def _listen(self, demo: gr.Blocks) -> None:
+        everything = [self.header, self.project, self.stamp, self.tabs, self.notice]
+        for part in self.parts.values():
+            everything += part.shown
+        tell = told(self.notice)
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        demo.load(tell(self.load), [self.project], everything, **quiet)
+        self.header.do(tell(self.do), [self.project], everything, **quiet)
+        clock = gr.Timer(_TICK_S)
+        clock.tick(tell(self.tick), [self.project, self.stamp], everything, **quiet)
+
+    # --- events
+
+    def load(self, name: str, request: gr.Request) -> dict[Any, Any]:
+        """A page was opened: the project it names, else the one used last, else the example, made now."""
+        workspace = self.house.workspace(request)
+        known = workspace.projects()
+        if not known:
+            example.example_project(workspace)
+            known = workspace.projects()
+        wanted = name or request.query_params.get("project", "")
+        return self.show(workspace.project(wanted if wanted in known else known[0]))
+
+    def do(self, name: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """A button of the header."""
+        workspace = self.house.workspace(request)
+        match event.do:
+            case "open":
+                return self.show(workspace.project(event.value))
+            case "create":
+                project = workspace.project(event.name.strip(), create=True)
+                Store(project.data).close()
+                return self.show(project)
+            case "train-example":
+                project = workspace.project(name)
+                self.parts["train"].start_now(project)
+                return {**self.show(project), self.tabs: gr.Tabs(selected="train")}
+        return {}
+
+    def show(self, project: Project) -> dict[Any, Any]:
+        """The whole page of a project, from disk."""
+        facts = self.facts(project)
+        first = self.is_first(project, facts)
+        update = {
+            self.header: self._header(project, facts, first),
+            self.project: project.name,
+            self.stamp: self._stamp(project),
+            self.tabs: gr.Tabs(selected="data" if first else views.opens_on(facts)),
+        }
+        for part in self.parts.values():
+            update |= part_of(part.notice, part.show, project)
+        return update
+
+    def tick(self, name: str, stamp: str, request: gr.Request) -> dict[Any, Any]:
+        """Once a second from every open page; the answer is empty unless something changed on disk."""
+        if not name:
+            return {}
+        project = self.house.project(request, name)
+        now = self._stamp(project)
+        if now == stamp:
+            return {}
+        facts = self.facts(project)
+        update = {self.header: self._header(project, facts, self.is_first(project, facts)), self.stamp: now}
+        for part in self.parts.values():
+            update |= part_of(part.notice, part.tick, project)
+        return update
+
+    # --- what it reads
+
+    def _stamp(self, project: Project) -> str:
+        return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{self.parts['train'].preparation(project)}"
+
+    def _header(self, project: Project, facts: views.Facts, first: bool) -> str:
+        projects = project.workspace.projects()
+        return views.header(project.name, projects, self.machine, facts, first)
+
+    @staticmethod
+    def is_first(project: Project, facts: views.Facts) -> bool:
+        """The example as it was installed: nobody has trained anything yet."""
+        return project.name == example.NAME and bool(facts.rows) and facts.training is None
+
+    def facts(self, project: Project) -> views.Facts:
+        with Store(project.data) as store:
+            counts = store.counts()
+        training, usable = views.trainings(self.runs.of_kind(project, "train"))
+        exported = self.runs.newest(project, "export")
+        fresh = exported and usable and exported[0].id > usable[0].id
+        return views.Facts(
+            rows=counts.rows,
+            to_review=counts.to_review,
+            blocking=self._blocking(project, counts.rows),
+            training=training,
+            trained=usable[1] if usable else None,
+            compared=bool(usable) and was_compared(usable[0]),
+            exported=exported[1] if fresh else None,
+        )
+
+    def _blocking(self, project: Project, rows: int) -> tuple[str, ...]:
+        if not 0 < rows <= _CHECKED_ROWS:
+            return ()
+        key = (project.data, counts_stamp(project))
+        if key not in self._checked:
+            with Store(project.data) as store:
+                found = quality.check(store).findings
+            if len(self._checked) > 100:
+                self._checked.clear()
+            self._checked[key] = tuple(f.text for f in found if f.kind == "blocking")
+        return self._checked[key]
+
+
+def build(house: House) -> gr.Blocks:
+    return Page(house).build()
+
+
+def workspace_of(house: House) -> Workspace:
+    return Workspace(house.home)

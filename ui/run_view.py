@@ -1,0 +1,129 @@
+"""A training as HTML: its state, its figures, its answers. Pure: a JobView in, HTML out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ft_core.events import JobView, Sample, State
+from ft_core.workspace import Job
+
+from . import say
+from .panel import draw
+from .views import heldout_change
+
+_WORDS = {
+    State.QUEUED: "waits for its turn",
+    State.RUNNING: "training",
+    State.FINISHED: "finished",
+    State.FAILED: "failed",
+    State.STOPPED: "stopped",
+    State.INTERRUPTED: "interrupted",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its unit, and what it is to be held against."""
+
+    text: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What the model answered before training and what it answers now."""
+
+    prompt: str
+    before: str
+    now: str
+    step: int
+
+
+def run_panel(job: Job | None, view: JobView, over: bool, number: int) -> str:
+    """State, step, time left, figures, and what went wrong."""
+    if job is None:
+        return draw("run_empty")
+    return draw(
+        "run",
+        view=view,
+        state=_WORDS[view.state],
+        over=over,
+        place=place(view),
+        figures=figures(view),
+        notes=[n for n in view.notes if n.level == "warning"][-3:] + ([view.notes[-1]] if _waits(view) else []),
+    )
+
+
+def _waits(view: JobView) -> bool:
+    return bool(view.notes) and view.state is State.QUEUED
+
+
+def place(view: JobView) -> str:
+    """`step 31 of 60 · 1 min left`, in the words that fit the state."""
+    parts = []
+    if view.total and view.state is not State.QUEUED:
+        parts.append(f"step {view.step} of {view.total}")
+    if view.state is State.RUNNING:
+        if view.eta_s is not None and view.step:
+            parts.append(f"{say.duration(view.eta_s)} left")
+        if view.what and not view.what.startswith("step"):
+            parts.append(view.what)
+    if view.state is State.FINISHED and view.result.get("seconds"):
+        parts.append(f"took {say.duration(view.result['seconds'])}")
+    return " · ".join(parts)
+
+
+def figures(view: JobView) -> list[Figure]:
+    """The run's numbers, newest first where they change."""
+    found = []
+    before, after = _heldout(view)
+    if after is not None and before:
+        change = say.percent(after / before - 1)
+        found.append(Figure(f"{after:.2f}", f"held-out loss, before {before:.2f} ({change})"))
+    if speed := _latest(view, "tokens_per_s"):
+        found.append(Figure(f"{say.amount(speed)} tokens/s", "learnt from"))
+    if memory := _latest(view, "peak_memory_bytes", "memory_bytes"):
+        found.append(Figure(say.memory(memory), "memory at most"))
+    return found
+
+
+def _heldout(view: JobView) -> tuple[float | None, float | None]:
+    if "heldout_after" in view.result:
+        return view.result.get("heldout_before"), view.result["heldout_after"]
+    seen = [v["heldout_loss"] for _, v in sorted(view.metrics.items()) if "heldout_loss" in v]
+    return (seen[0], seen[-1]) if len(seen) > 1 else (None, None)
+
+
+def _latest(view: JobView, *names: str) -> float | None:
+    for name in names:
+        if view.result.get(name):
+            return view.result[name]
+    for _, values in sorted(view.metrics.items(), reverse=True):
+        for name in names:
+            if values.get(name):
+                return values[name]
+    return None
+
+
+def pairs(view: JobView) -> list[Pair]:
+    """The probes in the order in which they were first answered."""
+    prompts = list(dict.fromkeys(s.prompt for s in view.samples))
+    found = []
+    for prompt in prompts:
+        answers = sorted((s for s in view.samples if s.prompt == prompt), key=lambda s: s.step)
+        before: Sample | None = next((s for s in answers if s.step == 0), None)
+        now = answers[-1] if answers[-1].step > 0 else None
+        found.append(Pair(prompt, before.answer if before else "", now.answer if now else "", now.step if now else 0))
+    return found
+
+
+def samples_panel(view: JobView) -> str:
+    found = pairs(view)
+    return draw("samples", pairs=found, over=view.state.over) if found else ""
+
+
+def title(view: JobView) -> str:
+    """One line of the list of runs: when, how it went, what it brought."""
+    when = datetime.fromtimestamp(view.queued_at).strftime("%d %b, %H:%M") if view.queued_at else ""
+    return " · ".join(filter(None, [when, _WORDS[view.state], heldout_change(view)]))

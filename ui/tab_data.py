@@ -1,0 +1,144 @@
+"""Data: import, read, edit and judge the rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ft_core.data import formats, quality
+from ft_core.data.store import Row, Store
+from ft_core.errors import FTError
+from ft_core.render import IGNORED
+from ft_core.workspace import Project
+
+from .errors import told
+from .frame import Frame, Recipes, counts_stamp
+from .grid import grid
+from .panel import draw, panel
+from .renderers import renderer_of
+
+_CHECKED_ROWS = 20_000
+"""Up to here the page looks for things to put right by itself."""
+
+
+class DataTab:
+    def __init__(self, frame: Frame, recipes: Recipes):
+        self.frame, self.recipes = frame, recipes
+        self.notice = panel(elem_id="data-notice")
+        self.system = gr.Textbox(
+            label="Who is the assistant? (system prompt of every row that brings none)",
+            placeholder="You are the help desk of …",
+            lines=1, max_lines=6, elem_id="system", elem_classes="ft-wide",
+        )  # fmt: skip
+        self.file = gr.UploadButton(
+            "Import", file_count="single", visible="hidden", elem_id="import-file",
+            file_types=[".csv", ".json", ".jsonl", ".parquet"],
+        )  # fmt: skip
+        self.upload = gr.State("")
+        self.preview = panel(elem_id="import-preview")
+        self.grid = grid(frame.house, self._parts)
+        self.checks = panel(elem_id="checks")
+        self.shown = [self.system, self.grid, self.checks, self.notice, self.preview, self.upload]
+
+        tell = told(self.notice)
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        gr.on([self.system.submit, self.system.blur], tell(self.keep_system), [frame.project, self.system],
+              [self.notice, self.grid, self.checks], **quiet)  # fmt: skip
+        self.file.upload(tell(self.look), [self.file], [self.notice, self.preview, self.upload],
+                         api_visibility="private")  # fmt: skip
+        self.preview.do(tell(self.answer), [frame.project, self.upload],
+                        [self.notice, self.preview, self.upload, self.grid, self.checks, self.system],
+                        api_visibility="private")  # fmt: skip
+        self.grid.changed(tell(self.recheck), [frame.project], [self.notice, self.checks], **quiet)
+
+    # --- what it shows
+
+    def show(self, project: Project) -> dict[Any, Any]:
+        with Store(project.data) as store:
+            system = store.system
+        return {self.system: system, self.notice: "", self.preview: "", self.upload: "", **self.tick(project)}
+
+    def tick(self, project: Project) -> dict[Any, Any]:
+        return {self.grid: self._grid(project), self.checks: self._checks(project)}
+
+    def _grid(self, project: Project) -> dict[str, str]:
+        return {"project": project.name, "stamp": counts_stamp(project)}
+
+    def _checks(self, project: Project) -> str:
+        with Store(project.data) as store:
+            if not 0 < store.count() <= _CHECKED_ROWS:
+                return ""
+            wanted = self.recipes.of(project)
+            renderer = renderer_of(project, wanted)
+            check = quality.check(store, renderer, wanted.train.max_length)
+        return draw("checks", check=check)
+
+    def _parts(self, project: Project, row: Row, store: Store) -> tuple[list[tuple[str, bool]], str]:
+        """The row as the model sees it, in pieces with whether they are learnt; and a word on it."""
+        wanted = self.recipes.of(project)
+        renderer = renderer_of(project, wanted)
+        origin = f"From {row.conversation.origin}." if row.conversation.origin else ""
+        if renderer is None:
+            return [], origin
+        conversation = row.conversation.with_system(store.system)
+        try:
+            example = renderer.example(conversation, wanted.train.max_length)
+        except FTError as error:
+            return [], f"{error.message}. {error.hint}"
+        pieces: list[tuple[list[int], bool]] = []
+        for id, label in zip(example.ids, example.labels):
+            learnt = label != IGNORED
+            if not pieces or pieces[-1][1] != learnt:
+                pieces.append(([], learnt))
+            pieces[-1][0].append(id)
+        decode = renderer.tokenizer.decode
+        words = f"{example.learnt} of {len(example.ids)} tokens are learnt"
+        if example.cut:
+            words += f"; {example.cut} are cut off, because the longest row is {wanted.train.max_length} tokens"
+        return [(decode(ids, skip_special_tokens=False), learnt) for ids, learnt in pieces], f"{words}. {origin}"
+
+    # --- what a person does
+
+    def keep_system(self, name: str, text: str, request: gr.Request) -> dict[Any, Any]:
+        project = self.frame.open(request, name)
+        with Store(project.data) as store:
+            if store.system == text.strip():
+                return {}
+            store.set_system(text.strip())
+        return self.tick(project)
+
+    def recheck(self, name: str, request: gr.Request) -> dict[Any, Any]:
+        return {self.checks: self._checks(self.frame.open(request, name))}
+
+    def look(self, path: str) -> dict[Any, Any]:
+        """A file was chosen: what it is and its first rows, before anything is taken."""
+        return {self.preview: _preview(path, None), self.upload: path}
+
+    def answer(self, name: str, path: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """A button of the preview: other columns, take it, or leave it."""
+        if event.do == "leave":
+            return {self.preview: "", self.upload: ""}
+        if not path or not Path(path).exists():
+            raise FTError("The file is no longer here.", "Choose it again.")
+        mapping = {k.removeprefix("map-"): v for k, v in event._data.items() if k.startswith("map-") and v}
+        if event.do == "map":
+            return {self.preview: _preview(path, mapping)}
+        project = self.frame.open(request, name)
+        with Store(project.data) as store:
+            done = formats.import_files(store, [Path(path)], mapping or None, partial=event.do == "take-partial")
+        Path(path).unlink(missing_ok=True)
+        return {
+            self.preview: draw("imported", done=done, file=Path(path).name),
+            self.upload: "",
+            **self.tick(project),
+        }
+
+
+def _preview(path: str, mapping: dict[str, str] | None) -> str:
+    try:
+        found = formats.recognise(Path(path), mapping)
+    except FTError as error:
+        return draw("import", file=Path(path).name, found=None, error=error, size=Path(path).stat().st_size)
+    return draw("import", file=Path(path).name, found=found, error=None, size=Path(path).stat().st_size)
