@@ -109,7 +109,7 @@ def test_jobs_never_imports_what_it_starts() -> None:
 
 
 def test_no_work_at_import() -> None:
-    """Module level holds definitions: no client, no environment check, no printing."""
+    """Module level holds definitions: no client, no environment check, no printing. app.py is the program itself."""
     allowed = (
         ast.Import,
         ast.ImportFrom,
@@ -120,6 +120,8 @@ def test_no_work_at_import() -> None:
         ast.AsyncFunctionDef,
     )
     for name, path in modules().items():
+        if name == "app":
+            continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
             is_main = isinstance(node, ast.If) and ast.unparse(node.test) in (
@@ -133,12 +135,14 @@ BROAD = {"ft_core.work", "ft_core.__main__", "ui.errors"}
 
 
 def test_only_the_last_resorts_catch_everything() -> None:
+    """One that cleans up and raises again catches nothing."""
     caught = {
         name
         for name, path in modules().items()
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or ast.unparse(node.type) in ("Exception", "BaseException"))
+        and ast.unparse(node.body[-1]) != "raise"
     }
     assert caught <= BROAD
 
