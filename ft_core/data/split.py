@@ -6,6 +6,7 @@ another share or seed.
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from hashlib import blake2b
 
@@ -14,14 +15,15 @@ from .store import Store
 
 def alike(text: str) -> bytes:
     """What rows that differ in case and white space alone have in common. `text` is Conversation.canonical()."""
-    return blake2b(" ".join(text.replace("\\n", " ").casefold().split()).encode(), digest_size=16).digest()
+    said = "\0".join(f"{role} {' '.join(content.casefold().split())}" for role, content in json.loads(text))
+    return blake2b(said.encode(), digest_size=16).digest()
 
 
 def assign(store: Store, share: float, seed: int, who: str = "") -> tuple[int, int]:
     """Places every row that has no place, and returns how many are trained on and how many held out.
 
     Groups of equal rows stay together, in the order of a hash of the seed and their text, until `share` of all rows is
-    held out (at least one, when there are two groups). A group of more than a third of that number goes to train: it
+    held out: at least one, unless all rows are equal. A group of more than a third of that number goes to train: it
     would decide the test alone. Another share or seed than last time places every row anew.
     """
     anew = store.split_settings != (share, seed)
@@ -36,7 +38,8 @@ def assign(store: Store, share: float, seed: int, who: str = "") -> tuple[int, i
             held += split == "heldout"
         else:
             groups[key].append(id)
-    wanted = int(share * rows + 0.5) or int(share > 0 and len(groups) + len(placed) > 1)
+    several = len(groups.keys() | placed.keys()) > 1
+    wanted = max(int(share * rows + 0.5), int(share > 0)) if several else 0
     splits: list[tuple[int, str]] = []
     for key in sorted(groups, key=lambda key: blake2b(key, key=seed.to_bytes(8, "big"), digest_size=16).digest()):
         ids = groups[key]

@@ -1,0 +1,91 @@
+"""What is planted is found, and named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ft_core.conversation import Conversation, Message
+from ft_core.data import quality
+from ft_core.data.store import Store
+from ft_core.render import Renderer
+
+QUIET = {"few_rows": 0, "empty": 0, "duplicate": 0, "leak": 0}
+
+
+def pair(prompt: object, answer: str = "answer") -> Conversation:
+    return Conversation((Message("user", str(prompt)), Message("assistant", answer)))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    with Store(tmp_path / "data.sqlite") as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def renderer(builtin: Path) -> Renderer:
+    return Renderer.of(builtin)
+
+
+def test_nothing_to_train_on_is_blocking(store):
+    found = quality.check(store)
+    assert not found.ready and [f.kind for f in found.findings] == ["blocking"]
+    store.add([pair("a")])
+    found = quality.check(store)
+    assert found.ready and found.flags == QUIET | {"few_rows": 1}
+    store.set_status([1], "rejected")
+    assert not quality.check(store).ready
+
+
+def test_good_data_is_quiet(store, renderer):
+    store.add(pair(i) for i in range(30))
+    assert quality.check(store) == quality.Check(True, QUIET, ())
+    with_model = QUIET | {"template": 0, "nothing_learnt": 0, "cut": 0}
+    assert quality.check(store, renderer) == quality.Check(True, with_model, ())
+
+
+def test_empty_duplicate_and_leak(store):
+    store.add(pair(i) for i in range(30))
+    store.add([pair("e", " \n"), pair(" 3"), pair(4, "ANSWER"), pair(5)])
+    store.set_split([(id, "train") for id in range(1, 34)] + [(34, "heldout")], 0.1, 0)
+    found = quality.check(store)
+    assert found.ready and found.flags == {"few_rows": 0, "empty": 1, "duplicate": 3, "leak": 1}
+    assert {f.name: f.rows for f in found.findings} == {"empty": (31,), "duplicate": (32, 33, 34), "leak": (34,)}
+    assert all(f.kind == "advisory" and f.text and f.hint for f in found.findings)
+
+
+def test_what_the_model_would_not_see(store, renderer):
+    store.add(pair(i) for i in range(30))
+    store.add([pair("x", "word " * 100), pair("word " * 100, "lost"), pair("mute", "")])
+    found = quality.check(store, renderer, max_length=64)
+    by_name = {f.name: f for f in found.findings}
+    assert by_name["cut"].rows == (31, 32) and by_name["nothing_learnt"].rows == (32,)
+    lengths = [len(renderer.example(store.get(id).conversation).ids) for id in (31, 32)]
+    assert f"to {-(-max(lengths) // 64) * 64}" in by_name["cut"].hint
+    kept = renderer.example(store.get(31).conversation, 64).learnt
+    all_of_it = sum(renderer.example(store.get(id).conversation).learnt for id in (31, 32))
+    assert f"{all_of_it - kept} tokens of answers" in by_name["cut"].text
+    assert found.ready
+
+
+def test_nothing_learnt_at_all_is_blocking(store, renderer):
+    store.add(pair(f"{i} " + "word " * 100) for i in range(30))
+    found = quality.check(store, renderer, max_length=64)
+    assert not found.ready and found.flags["nothing_learnt"] == 30
+
+
+def test_rows_that_the_template_refuses(store, renderer):
+    strict = Renderer(
+        renderer.tokenizer,
+        "{% if messages[0].role != 'user' %}{{ raise_exception('begin with user') }}{% endif %}" + renderer.template,
+        renderer.special,
+    )
+    store.add(pair(i) for i in range(30))
+    store.add([Conversation((Message("assistant", "Hello"),))])
+    found = quality.check(store, strict)
+    assert not found.ready and found.findings[0].rows == (31,)
+    assert "row 31" in found.findings[0].text and "begin with user" in found.findings[0].text
+    store.set_status([31], "rejected")
+    assert quality.check(store, strict).ready
