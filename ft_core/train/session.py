@@ -279,7 +279,7 @@ def _save_adapter(model: PeftModel, base_folder: Path, base_name: str, into: Pat
     """The adapter as safetensors, with the tokenizer and chat template it was trained with; whole or not at all."""
     part = into.with_name(".adapter.part")
     shutil.rmtree(part, ignore_errors=True)
-    # Until now the name was the folder, where peft looks whether the vocabulary changed; a name would send it to the Hub.
+    # Until now it was the folder, where peft looks whether the vocabulary changed; a name would send it to the Hub.
     model.peft_config["default"].base_model_name_or_path = base_name
     model.save_pretrained(part, save_embedding_layers=False)
     (part / "README.md").unlink(missing_ok=True)  # export writes a true one
