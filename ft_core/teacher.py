@@ -160,10 +160,15 @@ def address(text: str) -> str:
 
     Raises FTError for what is no http address, or holds a secret: addresses are kept in recipes.
     """
-    parts = urlsplit(text.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise FTError(
-            f"{text!r} is not the address of an endpoint",
+    try:
+        parts = urlsplit(text.strip())
+        whole = bool(parts.scheme in ("http", "https") and parts.hostname and parts.port != 0)
+        whole = whole and not any(letter.isspace() for letter in parts.netloc)
+    except ValueError:  # a port that is no number, brackets that do not close
+        whole = False
+    if not whole:
+        raise FTError(  # without the text: people paste keys into the wrong field
+            "the address of the teacher is not the address of an endpoint",
             "It begins with http:// or https://, for example http://127.0.0.1:11434/v1.",
         )
     if parts.username or parts.password or parts.query:

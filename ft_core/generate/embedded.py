@@ -32,8 +32,10 @@ def serve(gguf: Path) -> Iterator[str]:
     params.cors_origins = "http://127.0.0.1"  # its default lets any web page ask
     params.verbosity = 1  # errors, into the job's log
     for threads in (params.cpuparams, params.cpuparams_batch):
-        threads.n_threads = this_machine().cores
-        threads.poll = 0  # threads that spin while they wait starve each other when the machine has other work
+        # llama.cpp's threads spin while they wait for each other: with one for every core, any other work on the
+        # machine (the page, a test) makes it ten times slower; with one core left over it does not.
+        threads.n_threads = max(1, this_machine().cores - 1)
+        threads.poll = 0
     try:
         server = xllamacpp.Server(params)
     except RuntimeError as error:

@@ -52,12 +52,15 @@ def start(project: Project, recipe_: Recipe, api_key: str = "") -> Job:
     remote = wanted.teacher != BUILTIN
     if remote:
         teacher.address(wanted.teacher)
+    api_key = api_key.strip()
+    if not api_key.isascii():
+        raise FTError("the key of the teacher has letters that no key has", "Copy it again, without quotation marks.")
     with Store(project.data) as store:
         system = store.system or recipe_.data.system
         if not system and not store.count():
             raise FTError("there is nothing to write rows by", "Say who the assistant is, or import a few rows.")
     job = jobs.create(project, "generate", recipe_, {"teacher_is_remote": remote, "system": system})
-    jobs.start(job, {"api_key": api_key.strip()} if api_key.strip() else None)
+    jobs.start(job, {"api_key": api_key} if api_key else None)
     return job
 
 
