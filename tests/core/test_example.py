@@ -16,8 +16,8 @@ from ft_core.render import Renderer
 from ft_core.workspace import Workspace
 
 README = example.ROWS.parent / "README.md"
-FACT = re.compile(r"\d+(?:\.\d+)?|\b[A-Z][a-z]+ [A-Z][a-z]+\b")
-"""A figure, or a name of two words."""
+FACT = re.compile(r"\d+(?:\.\d+)?|Skerry Lane|Skerry|Haar|Lantern|Longship|Simmer Dim|Low Tide|[A-Z][a-z]+days")
+"""A figure, a name or the days of something."""
 
 
 @pytest.fixture(scope="module")
