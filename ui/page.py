@@ -44,7 +44,7 @@ class Page:
             self.header = panel(elem_id="header")
             self.notice = panel(elem_id="page-notice")
             frame = Frame(self.house, self.runs, self.project)
-            with gr.Tabs(elem_id="tabs") as self.tabs:
+            with gr.Tabs(elem_id="tabs", overflow_behavior="wrap") as self.tabs:
                 self.parts = self._tabs(frame)
             panel(draw("keys"))
             self._listen(demo)
@@ -73,7 +73,8 @@ class Page:
         demo.load(tell(self.load), [self.project], everything, **quiet)
         self.header.do(tell(self.do), [self.project], everything, **quiet)
         clock = gr.Timer(_TICK_S)
-        clock.tick(tell(self.tick), [self.project, self.stamp], everything, **quiet)
+        places = {part.at for part in self.parts.values() if part.at}
+        clock.tick(tell(self.tick), {self.project, self.stamp, *places}, everything, **quiet)
 
     # --- events
 
@@ -117,24 +118,27 @@ class Page:
             update |= part_of(part.notice, part.show, project)
         return update
 
-    def tick(self, name: str, stamp: str, request: gr.Request) -> dict[Any, Any]:
+    def tick(self, given: dict, request: gr.Request) -> dict[Any, Any]:
         """Once a second from every open page; the answer is empty unless something changed on disk."""
-        if not name:
+        if not given[self.project]:
             return {}
-        project = self.house.project(request, name)
+        project = self.house.project(request, given[self.project])
         now = self._stamp(project)
-        if now == stamp:
+        if now == given[self.stamp]:
             return {}
         facts = self.facts(project)
         update = {self.header: self._header(project, facts, self.is_first(project, facts)), self.stamp: now}
         for part in self.parts.values():
-            update |= part_of(part.notice, part.tick, project)
+            update |= part_of(part.notice, part.tick, project, given.get(part.at, ""))
         return update
 
     # --- what it reads
 
     def _stamp(self, project: Project) -> str:
-        return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{self.parts['train'].preparation(project)}"
+        _, usable = views.trainings(self.runs.of_kind(project, "train"))
+        compared = bool(usable) and was_compared(usable[0])
+        preparing = self.parts["train"].preparation(project)
+        return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{compared}|{preparing}"
 
     def _header(self, project: Project, facts: views.Facts, first: bool) -> str:
         projects = project.workspace.projects()

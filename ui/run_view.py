@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ft_core.events import JobView, Sample, State
-from ft_core.workspace import Job
 
 from . import say
 from .panel import draw
@@ -40,23 +39,17 @@ class Pair:
     step: int
 
 
-def run_panel(job: Job | None, view: JobView, over: bool, number: int) -> str:
-    """State, step, time left, figures, and what went wrong."""
-    if job is None:
-        return draw("run_empty")
-    return draw(
-        "run",
-        view=view,
-        state=_WORDS[view.state],
-        over=over,
-        place=place(view),
-        figures=figures(view),
-        notes=[n for n in view.notes if n.level == "warning"][-3:] + ([view.notes[-1]] if _waits(view) else []),
-    )
+def run_panel(view: JobView) -> str:
+    """State, step and time left, and what went wrong."""
+    notes = [n for n in view.notes if n.level == "warning"][-3:]
+    if view.notes and view.state is State.QUEUED:
+        notes.append(view.notes[-1])  # what it waits for
+    return draw("run", view=view, state=_WORDS[view.state], place=place(view), notes=notes)
 
 
-def _waits(view: JobView) -> bool:
-    return bool(view.notes) and view.state is State.QUEUED
+def figures_panel(view: JobView) -> str:
+    found = figures(view)
+    return draw("figures", figures=found) if found else ""
 
 
 def place(view: JobView) -> str:
@@ -67,7 +60,7 @@ def place(view: JobView) -> str:
     if view.state is State.RUNNING:
         if view.eta_s is not None and view.step:
             parts.append(f"{say.duration(view.eta_s)} left")
-        if view.what and not view.what.startswith("step"):
+        if view.what and view.what != _WORDS[view.state]:
             parts.append(view.what)
     if view.state is State.FINISHED and view.result.get("seconds"):
         parts.append(f"took {say.duration(view.result['seconds'])}")
@@ -75,7 +68,7 @@ def place(view: JobView) -> str:
 
 
 def figures(view: JobView) -> list[Figure]:
-    """The run's numbers, newest first where they change."""
+    """The run's numbers, as they stand."""
     found = []
     before, after = _heldout(view)
     if after is not None and before:

@@ -60,16 +60,24 @@ class CompareTab:
     def __init__(self, frame: Frame, recipes: Recipes, engines: Engines):
         self.frame, self.recipes, self.engines = frame, recipes, engines
         self.turns = gr.State(())
-        self.run = gr.Textbox(visible="hidden", elem_id="compared-run")
+        self.run = self.at = gr.Textbox(visible="hidden", elem_id="compared-run")
         self.sides = panel(elem_id="sides")
         self.talk = panel(elem_id="talk")
+        self.notice = panel(elem_id="compare-notice")
+        with gr.Column(visible=False) as self.dialogue:
+            self._dialogue()
+        self.numbers = panel(elem_id="numbers")
+        self.shown = [self.turns, self.run, self.sides, self.talk, self.chips, self.system, *self.knobs.values(),
+                      self.numbers, self.notice, self.send, self.stop, self.box, self.dialogue]  # fmt: skip
+        self._listen()
+
+    def _dialogue(self) -> None:
         self.chips = panel(elem_id="chips")
         with gr.Row(elem_classes="ft-ask", elem_id="ask-row"):
             self.box = gr.Textbox(placeholder="Ask both …", show_label=False, label="Ask both", lines=1, max_lines=6,
                                   container=False, elem_id="ask", scale=1)  # fmt: skip
             self.send = gr.Button("Ask both", variant="primary", elem_id="send", scale=0)
             self.stop = gr.Button("Stop", elem_id="stop-answer", visible=False, scale=0)
-        self.notice = panel(elem_id="compare-notice")
         with gr.Row(elem_classes="ft-small-row"):
             self.again = gr.Button("Retry", size="sm", elem_id="retry", scale=0)
             self.clear = gr.Button("Clear", size="sm", elem_id="clear", scale=0)
@@ -77,24 +85,21 @@ class CompareTab:
             self.system = gr.Textbox(label="System prompt of both", lines=2, max_lines=8, elem_id="compare-system")
             with gr.Row():
                 self.knobs = {name: knobs.knob(CompareRecipe, name) for name in _KNOBS}
-        self.numbers = panel(elem_id="numbers")
-        self.shown = [self.turns, self.run, self.sides, self.talk, self.chips, self.system, *self.knobs.values(),
-                      self.numbers, self.notice, self.send, self.stop, self.box]  # fmt: skip
-        self._listen()
 
     def _listen(self) -> None:
         tell = told(self.notice)
         name = self.frame.project
         given = {name, self.run, self.system, self.turns, self.box, *self.knobs.values()}
-        talk = [self.turns, self.talk, self.sides, self.notice, self.box, self.send, self.stop, self.chips]
+        talk = [self.turns, self.talk, self.sides, self.notice, self.box, self.send, self.stop, self.chips, self.run,
+                self.dialogue]  # fmt: skip
         streamed = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4}
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         gr.on([self.box.submit, self.send.click], tell(self.ask), given, talk, **streamed)
         self.chips.do(tell(self.ask_chip), given, talk, **streamed)
         self.again.click(tell(self.retry), given, talk, **streamed)
         self.stop.click(tell(self.cancel), None, [self.notice], **quiet)
-        self.clear.click(tell(self.empty), [name, self.run], talk, **quiet)
-        self.sides.do(tell(self.choose), [name], [*talk, self.run, self.numbers], **quiet)
+        self.clear.click(tell(self.empty), [name], talk, **quiet)
+        self.sides.do(tell(self.choose), [name], [*talk, self.numbers], **quiet)
         self.numbers.do(tell(self.measure), [name, self.run], [self.numbers, self.notice], **quiet)
 
     # --- what it shows
@@ -113,10 +118,11 @@ class CompareTab:
             self.numbers: self._numbers(project, ""),
         }
 
-    def tick(self, project: Project) -> dict[Any, Any]:
-        """A finished training or measurement brings new sides and numbers; the conversation stays."""
-        return {self.sides: self._sides(project, ""), self.numbers: self._numbers(project, ""),
-                self.chips: self._chips(project)}  # fmt: skip
+    def tick(self, project: Project, at: str) -> dict[Any, Any]:
+        """A finished training or measurement brings new sides and numbers; a conversation that has begun stays."""
+        if not at:
+            return {**self._blank(project, ""), self.numbers: self._numbers(project, "")}
+        return {self.sides: self._sides(project, at), self.numbers: self._numbers(project, at)}
 
     def _blank(self, project: Project, run: str) -> dict[Any, Any]:
         found = self._runs(project)
@@ -127,6 +133,7 @@ class CompareTab:
             self.chips: self._chips(project),
             self.send: gr.Button(interactive=bool(found), visible=True),
             self.stop: gr.Button(visible=False),
+            self.dialogue: gr.Column(visible=bool(found)),
         }
 
     def _runs(self, project: Project) -> list[tuple[Job, JobView]]:
@@ -193,6 +200,7 @@ class CompareTab:
         sampling = self._sampling(given, more_seed)
         yield {
             **self._talk((*earlier, turn), waiting=True),
+            self.run: client.job.id,  # a later run does not take over a conversation
             self.box: "",
             self.send: gr.Button(visible=False),
             self.stop: gr.Button(visible=True),
@@ -223,9 +231,9 @@ class CompareTab:
     def _talk(self, turns: tuple[Turn, ...], waiting: bool = False) -> dict[Any, Any]:
         return {self.turns: turns, self.talk: draw("talk", turns=turns, waiting=waiting, ready=True)}
 
-    def empty(self, name: str, run: str, request: gr.Request) -> dict[Any, Any]:
+    def empty(self, name: str, request: gr.Request) -> dict[Any, Any]:
         self.engines.cancel(str(request.session_hash))
-        return self._blank(self.frame.open(request, name), run)
+        return {**self._blank(self.frame.open(request, name), ""), self.run: ""}
 
     def choose(self, name: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """Another run on the right side; the conversation begins anew."""

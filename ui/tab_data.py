@@ -26,6 +26,7 @@ _CHECKED_ROWS = 20_000
 class DataTab:
     def __init__(self, frame: Frame, recipes: Recipes):
         self.frame, self.recipes = frame, recipes
+        self.at = None
         self.notice = panel(elem_id="data-notice")
         self.system = gr.Textbox(
             label="Who is the assistant? (system prompt of every row that brings none)",
@@ -60,7 +61,7 @@ class DataTab:
             system = store.system
         return {self.system: system, self.notice: "", self.preview: "", self.upload: "", **self.tick(project)}
 
-    def tick(self, project: Project) -> dict[Any, Any]:
+    def tick(self, project: Project, at: str = "") -> dict[Any, Any]:
         return {self.grid: self._grid(project), self.checks: self._checks(project)}
 
     def _grid(self, project: Project) -> dict[str, str]:

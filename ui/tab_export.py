@@ -40,6 +40,7 @@ class Place:
 class ExportTab:
     def __init__(self, frame: Frame, recipes: Recipes):
         self.frame, self.recipes = frame, recipes
+        self.at = None
         with gr.Row(elem_classes="ft-cols"):
             with gr.Column(elem_classes="ft-in"):
                 self.where = gr.Radio([], label="Where should it run?", elem_id="where", elem_classes="ft-list")
@@ -75,7 +76,7 @@ class ExportTab:
             **self.tick(project),
         }
 
-    def tick(self, project: Project) -> dict[Any, Any]:
+    def tick(self, project: Project, at: str = "") -> dict[Any, Any]:
         newest = self.frame.runs.newest(project, "export")
         trained = self._trained(project)
         running = bool(newest) and not newest[1].state.over

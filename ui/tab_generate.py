@@ -29,6 +29,7 @@ _ENDPOINT = "endpoint"
 class GenerateTab:
     def __init__(self, frame: Frame, recipes: Recipes):
         self.frame, self.recipes = frame, recipes
+        self.at = None
         with gr.Row(elem_classes="ft-cols"):
             with gr.Column(elem_classes="ft-in"):
                 self._inputs()
@@ -91,7 +92,7 @@ class GenerateTab:
             self.go: gr.Button(_words(wanted.rows or 20)),
         }
 
-    def tick(self, project: Project) -> dict[Any, Any]:
+    def tick(self, project: Project, at: str = "") -> dict[Any, Any]:
         newest = self.frame.runs.newest(project, "generate")
         running = bool(newest) and not newest[1].state.over
         with Store(project.data) as store:

@@ -22,7 +22,7 @@ from .chart import chart, curves
 from .errors import told
 from .frame import Frame, Recipes, counts_stamp
 from .panel import draw, panel
-from .run_view import run_panel, samples_panel, title
+from .run_view import figures_panel, run_panel, samples_panel, title
 
 _KNOBS = ("epochs", "steps", "learning_rate", "rank", "alpha", "dropout", "batch_size", "micro_batch", "max_length",
           "warmup", "schedule", "precision", "evaluate_every", "save_every", "probes", "seed")  # fmt: skip
@@ -57,11 +57,12 @@ class TrainTab:
         self.notice = panel(elem_id="train-notice")
 
     def _outputs(self) -> None:
-        self.chosen = gr.Textbox(visible="hidden", elem_id="run")
+        self.chosen = self.at = gr.Textbox(visible="hidden", elem_id="run")
         with gr.Row(elem_classes="ft-status"):
             self.state = panel(elem_id="run-state")
             self.stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False, scale=0)
             self.resume = gr.Button("Resume", size="sm", elem_id="resume", visible=False, scale=0)
+        self.figures = panel(elem_id="figures")
         self.chart = chart()
         self.samples = panel(elem_id="samples")
         self.runs = panel(elem_id="runs")
@@ -70,7 +71,8 @@ class TrainTab:
         return [self.forecast, self.go, self.notice]
 
     def _live(self) -> list[Any]:
-        return [self.preparing, self.chosen, self.state, self.stop, self.resume, self.chart, self.samples, self.runs]
+        return [self.preparing, self.chosen, self.state, self.stop, self.resume, self.figures, self.chart,
+                self.samples, self.runs]  # fmt: skip
 
     def _listen(self) -> None:
         tell = told(self.notice)
@@ -102,8 +104,8 @@ class TrainTab:
             **self._run(project, ""),
         }
 
-    def tick(self, project: Project) -> dict[Any, Any]:
-        return {**self._look(project, self.recipes.of(project)), **self._run(project, None)}
+    def tick(self, project: Project, at: str) -> dict[Any, Any]:
+        return {**self._look(project, self.recipes.of(project)), **self._run(project, at)}
 
     def preparation(self, project: Project) -> str:
         """Changes as the built-in model comes."""
@@ -154,8 +156,8 @@ class TrainTab:
         machine = this_machine()
         return machine.gpu_memory_bytes or machine.memory_bytes
 
-    def _run(self, project: Project, chosen: str | None) -> dict[Any, Any]:
-        """The right side. `chosen` is a job's id, '' the newest; None leaves what the page looks at."""
+    def _run(self, project: Project, chosen: str) -> dict[Any, Any]:
+        """The right side. `chosen` is a job's id, '' the newest."""
         found = self.frame.runs.of_kind(project, "train")
         told = models.prepare_status(project.workspace)
         update: dict[Any, Any] = {self.preparing: draw("preparing", told=told)}
@@ -163,7 +165,9 @@ class TrainTab:
         job, view = next(((j, v) for j, v in found if j.id == chosen), found[0] if found else (None, JobView()))
         over = view.state.over
         update |= {
-            self.state: run_panel(job, view, over, len(found)),
+            self.chosen: chosen if chosen != newest else "",
+            self.state: run_panel(view) if job else draw("run_empty"),
+            self.figures: figures_panel(view),
             self.stop: gr.Button(visible=bool(job) and not over),
             self.resume: gr.Button(visible=bool(job) and over and view.state is not State.FINISHED),
             self.chart: curves(view),
@@ -171,8 +175,6 @@ class TrainTab:
             self.runs: draw("runs", runs=[(len(found) - i, j, v, title(v)) for i, (j, v) in
                                           enumerate(found[:_RUNS_SHOWN])], chosen=job.id if job else ""),
         }  # fmt: skip
-        if chosen is not None:
-            update[self.chosen] = chosen if chosen != newest else ""
         return update
 
     # --- what a person does

@@ -39,6 +39,15 @@
     area.remove();
   }
 
+  // A button that starts long work says so at once, before the app has answered.
+  const STARTS = '#train, #export, #generate, #resume, #resume-generate, #stop, #stop-export, #stop-generate, [data-do=train-example]';
+  document.addEventListener('click', event => {
+    const starts = event.target.closest(STARTS);
+    if (!starts) return;
+    starts.classList.add('is-busy');
+    setTimeout(() => starts.classList.remove('is-busy'), 2500);
+  });
+
   document.addEventListener('click', event => {
     const node = event.target.closest('[data-page]');
     if (!node) return;
