@@ -8,6 +8,7 @@ that transformers gives them (transformers.utils.chat_template_utils).
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +25,8 @@ from .errors import FTError
 
 IGNORED = -100
 """The label of a token that is not learnt (torch's cross entropy leaves it out)."""
+
+_MARK = "FTFLOWANSWER"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ class Renderer:
             template = file.read_text(encoding="utf-8")
         if not template:
             raise FTError(f"{folder.name} has no chat template", "Choose an instruct or chat model.")
-        return cls(tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), template, special)
+        tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.no_truncation()  # some files bring a length of their own, which would cut in silence
+        tokenizer.no_padding()
+        return cls(tokenizer, template, special)
 
     @cached_property
     def _compiled(self) -> jinja2.Template:
@@ -81,7 +87,11 @@ class Renderer:
         """
         try:
             return self._compiled.render(
-                messages=[m.to_dict() for m in messages], add_generation_prompt=answer_next, **self.special
+                messages=[m.to_dict() for m in messages],
+                tools=None,
+                documents=None,
+                add_generation_prompt=answer_next,
+                **self.special,
             )
         except jinja2.TemplateError as error:
             raise FTError(f"the model's chat template refuses it: {error.message}") from None
@@ -99,8 +109,8 @@ class Renderer:
 
         Each answer is what the template adds between "the assistant begins to speak" and "the turn is over", so no
         template needs to mark it. Tokens are labelled by their place in the text; one that straddles the boundary
-        belongs to the prompt. Raises FTError when the template refuses the conversation, or rewrites earlier turns as
-        later ones come so that an answer cannot be found.
+        belongs to the prompt. Raises FTError when the template refuses the conversation, or writes an answer in so
+        different a way that it cannot be found.
         """
         whole = self.text(conversation.messages)
         spans = [
@@ -108,6 +118,7 @@ class Renderer:
             for i, message in enumerate(conversation.messages)
             if message.role == "assistant"
         ]
+        _refuse_unwritten(conversation, spans, whole)
         encoded = self.tokenizer.encode(whole, add_special_tokens=False)
         labels = [
             id if any(start <= a and b <= end for start, end in spans) and a < b else IGNORED
@@ -123,23 +134,50 @@ class Renderer:
 
     def _answer(self, messages: tuple[Message, ...], i: int, whole: str) -> tuple[int, int]:
         """Where answer `i` stands in the rendered text, in characters."""
-        before = self.text(messages[:i], answer_next=True) if i else ""
-        through = self.text(messages[: i + 1])
-        if not through.startswith(before):
-            before = self.text(messages[:i])  # some templates open the answer differently when they ask for it
-        if not (whole.startswith(through) and through.startswith(before)):
+        if i:
+            before = self.text(messages[:i], answer_next=True)
+            through = self.text(messages[: i + 1])
+            if whole.startswith(through) and through.startswith(before):
+                return len(before), len(through)
+        return self._marked(messages, i, whole)
+
+    def _marked(self, messages: tuple[Message, ...], i: int, whole: str) -> tuple[int, int]:
+        """The same where what goes before does not tell: nothing does, or the template writes a turn otherwise when it
+        asks for it, or when it is the last.
+
+        A mark in the answer's place shows where it stands. Its turn ends where the text after it ceases to be what it
+        would be at the end of the conversation.
+        """
+        marked = (*messages[:i], Message("assistant", _MARK), *messages[i + 1 :])
+        before, _, after = self.text(marked).partition(_MARK)
+        ending = self.text(marked[: i + 1]).partition(_MARK)[2]
+        if not (len(before) + len(after) <= len(whole) and whole.startswith(before) and whole.endswith(after)):
             raise FTError("the model's chat template rewrites earlier turns, so the answers cannot be told apart")
-        return len(before), len(through)
+        return len(before), len(whole) - len(after) + len(os.path.commonprefix([after, ending]))
+
+
+def _refuse_unwritten(conversation: Conversation, spans: list[tuple[int, int]], whole: str) -> None:
+    """Templates of vision models write nothing of a message that is plain text, and say nothing about it."""
+    answers = (m.content for m in conversation.messages if m.role == "assistant")
+    for answer, (start, end) in zip(answers, spans):
+        said = answer.rpartition("</think>")[2].strip()  # reasoning may be left out
+        if said not in whole[start:end]:
+            raise FTError("the model's chat template leaves out what the assistant says", "Choose a text model.")
 
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, jinja2.ext.loopcontrols]
     )
-    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.filters["tojson"] = _tojson
     environment.globals["raise_exception"] = _raise
     environment.globals["strftime_now"] = lambda format: datetime.now().strftime(format)
     return environment
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """Jinja's own escapes HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
 
 def _raise(message: str) -> None:
