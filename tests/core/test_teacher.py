@@ -13,7 +13,7 @@ import pytest
 from ft_core.conversation import Message
 from ft_core.errors import FTError
 from ft_core.generate import embedded
-from ft_core.teacher import Teacher, address, without_thinking
+from ft_core.teacher import Teacher, address, persons_address, without_thinking
 from ft_core.workspace import builtin_gguf
 from tests.stand_ins.openai_endpoint import Endpoint, Reply, refuses, says
 
@@ -195,3 +195,12 @@ def test_nothing_heavy_is_imported_with_it() -> None:
         " print([m for m in ('openai', 'xllamacpp', 'torch', 'transformers', 'httpx') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.0.0.7", "169.254.169.254", "[::1]"])
+def test_on_a_space_no_address_beside_the_app_is_asked(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert persons_address(f"http://{host}/v1")
+    monkeypatch.setenv("SPACE_ID", "somebody/ft-flow")
+    with pytest.raises(FTError, match="private network"):
+        persons_address(f"http://{host}/v1")
+    assert persons_address("http://8.8.8.8/v1")
