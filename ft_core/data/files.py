@@ -23,6 +23,8 @@ Record = tuple[int, Any]
 """The row's number, from 1 (in JSON Lines its line), and what it holds."""
 
 _CHUNK = 1 << 20
+_HEAD = 512
+"""Bytes by which a file that is no text at all is told from one that is damaged."""
 _LONGEST_CELL = 1 << 26
 """A quote that is never closed is noticed after so many characters."""
 _BATCH = 500
@@ -95,20 +97,19 @@ def _encoding(path: Path) -> str:
                 decoder.decode(chunk, final=len(chunk) < _CHUNK)
             except UnicodeDecodeError as error:
                 good, rest = error.object[: error.start], error.object[error.start :]
-                return "cp1252" if ascii_so_far and good.isascii() and _western(rest, path) else "utf-8"
+                if len(good) < _HEAD and _CONTROL.search(error.object[:_HEAD].decode("latin-1")) and ascii_so_far:
+                    hint = "A spreadsheet or an archive? Save the table as CSV."
+                    raise FTError(f"{path.name} is not text", hint) from None
+                return "cp1252" if ascii_so_far and good.isascii() and _western(rest) else "utf-8"
             ascii_so_far = ascii_so_far and chunk.isascii()
     return "utf-8"
 
 
-def _western(data: bytes, path: Path) -> bool:
-    """Raises FTError for what is no text in any encoding."""
-    if _CONTROL.search(data.decode("latin-1")):
-        raise FTError(f"{path.name} is not text", "A spreadsheet or an archive? Save the table as CSV.")
+def _western(data: bytes) -> bool:
     try:
-        data.decode("cp1252")
+        return not _CONTROL.search(data.decode("cp1252"))
     except UnicodeDecodeError:
         return False
-    return True
 
 
 def _decoded(text: str, path: Path, line: int) -> str:
@@ -340,7 +341,7 @@ def _parquet(path: Path) -> Iterator[Record]:
                 for row in batch.to_pylist():
                     n += 1
                     yield n, row
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if n == 0:
             reason = str(error).splitlines()[0]
             raise FTError(f"{path.name} is no whole Parquet file: {reason}", "Copy or write it again.") from None

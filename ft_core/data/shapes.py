@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -84,9 +85,15 @@ def recognise(columns: list[str], mapping: Mapping[str, str] | None, file: str) 
         if set(shape.needed) <= set(found) and set(mapping.values()) <= set(found.values()):
             return shape, found
     raise FTError(
-        f"{file} has the columns {', '.join(columns) or '(none)'}: that is no shape that is known",
+        f"{file} has the columns {_listed(columns)}: that is no shape that is known",
         f"{KNOWN} Rename columns, or say which is which (prompt=COLUMN, completion=COLUMN).",
     )
+
+
+def _listed(columns: list[str]) -> str:
+    """Names for a sentence: of a broken file they may be anything."""
+    names = [textwrap.shorten(column, 40, placeholder="…") for column in columns[:20]]
+    return ", ".join(names + ["…"] * (len(columns) > 20)) or "(none)"
 
 
 def _checked(mapping: Mapping[str, str], columns: list[str], file: str) -> dict[str, str]:
@@ -96,7 +103,7 @@ def _checked(mapping: Mapping[str, str], columns: list[str], file: str) -> dict[
             raise FTError(f"{field!r} is no field of any shape", f"Fields are {', '.join(known)}.")
         if column not in columns:
             near = difflib.get_close_matches(column, columns, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It has {', '.join(columns) or 'none'}."
+            hint = f"Did you mean {near[0]!r}?" if near else f"It has {_listed(columns)}."
             raise FTError(f"{file} has no column {column!r}", hint)
     return {field.lower(): column for field, column in mapping.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import random
 from pathlib import Path
 
 import pandas
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ft_core.conversation import Conversation, Message
-from ft_core.data import formats
+from ft_core.data import formats, writing
 from ft_core.data.formats import Ended, Skipped
 from ft_core.data.store import Store
 from ft_core.errors import FTError
@@ -342,6 +343,37 @@ def test_several_files_are_one_operation_or_none(tmp_path, store):
     assert store.undo() == "3 rows added" and store.count() == 0
 
 
+MUTATIONS = {
+    "cut": lambda dice, data: data[: dice.randrange(len(data))],
+    "bytes": lambda dice, data: bytes(dice.randrange(256) if dice.random() < 0.005 else b for b in data),
+    "hole": lambda dice, data: data[: (i := dice.randrange(len(data)))] + data[i + dice.randrange(300) :],
+    "nested": lambda dice, data: data[: (i := dice.randrange(len(data)))] + b"[" * 50_000 + data[i:],
+    "huge": lambda dice, data: data[: (i := dice.randrange(len(data)))] + b"9" * 5000 + data[i:],
+    "quotes": lambda dice, data: data.replace(b'"', dice.choice([b"'", b"", b"null", b"\0"]), dice.randrange(30)),
+}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_damaged_files_are_refused_or_read_and_nothing_is_lost(tmp_path, store, suffix, mutation):
+    many = [conversation(f'"ö" {i},\n', f"👩‍👩‍👧 {i}") for i in range(40)]
+    store.add([PAIR])
+    for seed, shape in enumerate(writing.SHAPES):
+        path = tmp_path / f"rows{suffix}"
+        formats.write(many, path, shape)
+        damaged = tmp_path / f"damaged{suffix}"
+        damaged.write_bytes(MUTATIONS[mutation](random.Random(seed), path.read_bytes()))
+        for partial in (False, True):
+            before = store.count()
+            try:
+                added = formats.import_files(store, [damaged], partial=partial).added
+                assert store.count() == before + added and added > 0
+            except FTError as refused:
+                assert refused.message.startswith(damaged.name) and refused.hint and "\n" not in refused.message
+                assert store.count() == before
+    assert store.get(1).conversation == PAIR
+
+
 # --- out and in again
 
 texts = st.text(max_size=40) | st.sampled_from(
@@ -393,7 +425,7 @@ def anything(draw):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("shape", ["messages", "sharegpt", "alpaca", "prompt-completion", "contexts"])
+@pytest.mark.parametrize("shape", writing.SHAPES)
 def test_what_was_exported_imports_as_it_was(tmp_path_factory, suffix, shape):
     path = tmp_path_factory.mktemp("out") / f"rows{suffix}"
     rows_of = anything() if shape in ("messages", "sharegpt") else exchanges()
