@@ -23,8 +23,8 @@ from typing import Any
 from ..conversation import Conversation, Message
 from ..errors import FTError
 
-_PROMPT = ("prompt", "question", "query", "instruction", "input", "user")
-_ANSWER = ("completion", "answer", "response", "output", "assistant")
+_PROMPT = ("prompt", "question", "query", "instruction", "input", "user", "q")
+_ANSWER = ("completion", "answer", "response", "output", "assistant", "a")
 _SYSTEM = {"system": ("system", "system_prompt")}
 _HISTORY = {"history": ("history",)}
 """Earlier turns as LLaMA-Factory has them: a list of [prompt, answer]."""
