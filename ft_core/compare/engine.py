@@ -65,7 +65,8 @@ class Engine:
         renderer = Renderer.of(base)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = AutoModelForCausalLM.from_pretrained(base, dtype=PRECISIONS[precision], local_files_only=True)
-        model.to(device).eval()
+        # As PEFT leaves it, too: torch multiplies in another order for weights that want a gradient.
+        model.to(device).eval().requires_grad_(False)
         clean = _probe(model, renderer, None)[0]
         tuned = attach(model, adapter)
         return cls(model, renderer, tuned, base, precision, clean, _stops(model, renderer))

@@ -101,10 +101,12 @@ def bootstrap(before: np.ndarray, after: np.ndarray, tokens: np.ndarray, seed: i
     """
     generator = np.random.default_rng(seed)
     rows = len(tokens)
-    # How often each row is drawn is all that the sums need.
-    counts = generator.multinomial(rows, np.full(rows, 1 / rows), size=DRAWS)
-    with np.errstate(invalid="ignore"):
-        drawn = counts @ (after - before) / (counts @ tokens)
+    drawn: list[np.ndarray] = []
+    for _ in range(DRAWS // 100):  # a hundred at once: many rows would fill the memory otherwise
+        # How often each row is drawn is all that the sums need.
+        counts = generator.multinomial(rows, np.full(rows, 1 / rows), size=100)
+        with np.errstate(invalid="ignore"):
+            drawn.append(counts @ (after - before) / (counts @ tokens))
     low, high = np.nanpercentile(drawn, [2.5, 97.5])  # a draw of nothing but empty rows has no loss
     return float(low), float(high)
 
