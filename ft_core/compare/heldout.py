@@ -126,10 +126,9 @@ def _evaluate(job: Job) -> Generator[tuple[int, int], None, Heldout]:
     after: list[tuple[float, int]] = []
     for start in range(0, len(ids), ROWS_AT_ONCE):
         some = examples[start : start + ROWS_AT_ONCE]
-        with torch.inference_mode(), tuned.disable_adapter():
-            before += row_losses(model, some, 0)
-        with torch.inference_mode():
-            after += row_losses(model, some, 0)
+        with tuned.disable_adapter():
+            before += row_losses(tuned, some, pad_id=0)
+        after += row_losses(tuned, some, pad_id=0)
         yield len(before) + len(after), 2 * len(ids)
     found = _summary(tuple(RowLoss(id, n, b, a) for id, (b, n), (a, _) in zip(ids, before, after)))
     report_path(job).parent.mkdir(exist_ok=True)
