@@ -47,7 +47,7 @@ class TrainTab:
         self.base = gr.Dropdown(base_models(this_machine()), label="Base model", filterable=True,
                                 allow_custom_value=True, elem_id="base",
                                 info="Or the id of any chat model on the Hugging Face Hub.")  # fmt: skip
-        self.preset = gr.Radio(list(recipe.PRESETS), label="How thorough", elem_id="preset")
+        self.preset = gr.Radio(list(recipe.PRESETS), label="How thorough", elem_id="preset", elem_classes="ft-list")
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
             self.knobs = {name: knobs.knob(TrainRecipe, name) for name in _KNOBS}
             self.heldout = knobs.knob(DataRecipe, "heldout")

@@ -8,7 +8,7 @@
     theme: () => setTheme(document.body.classList.contains('dark') ? 'light' : 'dark'),
     'new': () => openNew(true),
     'new-close': () => openNew(false),
-    pick: node => document.querySelector(`#${node.dataset.input} input[type=file]`)?.click(),
+    pick: node => document.getElementById(node.dataset.input)?.click(),
     keys: () => document.getElementById('keys')?.showModal(),
     copy: async node => {
       const text = node.dataset.text ?? node.previousElementSibling?.textContent ?? '';
