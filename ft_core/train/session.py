@@ -29,8 +29,9 @@ from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, S
 from ..render import Rendered, Renderer
 from ..workspace import Job, write_whole
 from . import base, checkpoints
+from .fast import use_fast_lora
 from .loss import fp32_arithmetic, mean_loss, row_losses
-from .model import add_adapter, best_device, best_precision, load_base, use_all_cores
+from .model import add_adapter, best_attention, best_device, best_precision, load_base, use_all_cores
 from .plan import Plan
 from .trainer import Trainer
 
@@ -71,6 +72,7 @@ class Session:
         self._load_model()
         before = self._before()
         self.model = add_adapter(self.model, self.recipe.train)
+        use_fast_lora(self.model)
         self.trainer = Trainer(self.model, self.tokenizer, self.train_rows, self.recipe.train, self.job, self)
         if self.step == 0:
             self._answer_probes()
@@ -161,7 +163,8 @@ class Session:
         self.tokenizer = AutoTokenizer.from_pretrained(self.base, local_files_only=True)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is never looked at: any token will do
-        self.model = load_base(self.base, self.recipe.train.precision, device)
+        longest = max(len(row.ids) for row in self.train_rows)
+        self.model = load_base(self.base, self.recipe.train.precision, device, best_attention(device, longest))
 
     def _before(self) -> dict[str, float | None]:
         """The untouched base's held-out loss and the seconds that took; measured once a job."""
