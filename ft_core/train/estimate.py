@@ -18,7 +18,7 @@ from ..recipe import TrainRecipe
 from ..workspace import Project
 from .plan import Plan
 
-PARAMETER_TOKENS_A_SECOND = {"cpu bf16": 2.0e10, "cpu": 0.9e10, "Apple GPU": 3e11, "cuda": 4e12}
+PARAMETER_TOKENS_A_SECOND = {"cpu bf16": 3.0e10, "cpu": 1.3e10, "Apple GPU": 3e11, "cuda": 4e12}
 """Parameters of the base times input tokens that LoRA trains in a second; of a CPU, for each core."""
 LIBRARIES_BYTES = 700_000_000
 """A process with torch, transformers, peft and trl, before any model."""
