@@ -28,7 +28,7 @@ from ft_core.workspace import Job
 
 from .exchange import Chats, Delta, Proof
 
-CLOSE_S = 5.0
+CLOSE_S = 10.0
 """How long a child that was told to leave may take before it is ended."""
 
 
@@ -47,8 +47,9 @@ class Engines:
 
     def cancel(self, asker: str = "") -> None:
         """Ends what `asker` asked for, whether it is being answered or still waits. Returns at once."""
-        for request in [r for r in self._asked if r.asker == asker]:
-            self._cancel(request)
+        for request in list(self._asked):  # other threads change the set
+            if request.asker == asker:
+                self._cancel(request)
 
     def close(self) -> None:
         """Ends the child and what it was answering."""
@@ -204,4 +205,3 @@ class _Child:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        self.process.stdout.close()

@@ -152,6 +152,16 @@ def test_a_dead_child_is_a_sentence_and_the_next_question_starts_another(engines
     assert last(client.ask(CHATS, SHORT))
 
 
+def test_closing_waits_for_nobody(engines: Engines, job: Job) -> None:
+    """A page may have stopped listening in the middle of an answer."""
+    answer = engines.of(job).ask(CHATS, LONG)
+    next(answer)
+    child = engines._child.process
+    engines.close()
+    assert child.poll() == 0
+    assert last(answer)["after"].tokens < LONG.max_tokens
+
+
 def test_training_has_the_machine(engines: Engines, job: Job) -> None:
     """It is refused before, and broken off in the middle of, an answer; an idle child leaves."""
     client, workspace = engines.of(job), job.project.workspace
