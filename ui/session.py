@@ -131,18 +131,23 @@ def hub_token(request: Any, house: House) -> str:
 
 
 class GuestCookies:
-    """Pure ASGI middleware: who comes to a Space without a cookie gets one, valid from that very request on."""
+    """Pure ASGI middleware: who opens the page of a Space without a cookie gets one.
+
+    Only the page itself does that, not what it asks for later: a browser that keeps no cookie is told so, instead of
+    being somebody else with each request.
+    """
 
     def __init__(self, app: Any, house: House):
         self.app = app
         self.house = house
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or self.house.guest(_cookie(scope)):
+        if scope["type"] != "http" or scope["path"] != "/" or self.house.guest(_cookie(scope)):
             return await self.app(scope, receive, send)
-        fresh = self.house.new_guest()
-        scope["headers"] = [*scope["headers"], (b"cookie", f"{_COOKIE}={fresh}".encode())]
-        line = f"{_COOKIE}={fresh}; Max-Age={GUEST_DAY_S}; Path=/; HttpOnly; Secure; SameSite=None; Partitioned"
+        line = (
+            f"{_COOKIE}={self.house.new_guest()}; Max-Age={GUEST_DAY_S}; Path=/; HttpOnly; Secure; SameSite=None; "
+            "Partitioned"
+        )
 
         async def send_with_cookie(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":

@@ -8,6 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ft_core.data import formats, quality
+from ft_core.data.files import Broken
 from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
 from ft_core.render import IGNORED
@@ -115,7 +116,7 @@ class DataTab:
 
     def look(self, path: str) -> dict[Any, Any]:
         """A file was chosen: what it is and its first rows, before anything is taken."""
-        return {self.preview: _preview(path, None), self.upload: path}
+        return {self.preview: _preview(path, {}), self.upload: path}
 
     def answer(self, name: str, path: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """A button of the preview: other columns, take it, or leave it."""
@@ -127,8 +128,11 @@ class DataTab:
         if event.do == "map":
             return {self.preview: _preview(path, mapping)}
         project = self.frame.open(request, name)
-        with Store(project.data) as store:
-            done = formats.import_files(store, [Path(path)], mapping or None, partial=event.do == "take-partial")
+        try:
+            with Store(project.data) as store:
+                done = formats.import_files(store, [Path(path)], mapping or None, partial=event.do == "take-partial")
+        except FTError as error:
+            return {self.preview: _preview(path, mapping, error)}
         Path(path).unlink(missing_ok=True)
         return {
             self.preview: draw("imported", done=done, file=Path(path).name),
@@ -137,9 +141,13 @@ class DataTab:
         }
 
 
-def _preview(path: str, mapping: dict[str, str] | None) -> str:
+def _preview(path: str, mapping: dict[str, str], error: FTError | None = None) -> str:
+    """What a file is and its first rows; `error` is what refused it when it was taken."""
+    found = None
     try:
-        found = formats.recognise(Path(path), mapping)
-    except FTError as error:
-        return draw("import", file=Path(path).name, found=None, error=error, size=Path(path).stat().st_size)
-    return draw("import", file=Path(path).name, found=found, error=None, size=Path(path).stat().st_size)
+        found = formats.recognise(Path(path), mapping or None)
+    except FTError as refused:
+        error = refused
+    file = Path(path)
+    return draw("import", file=file.name, size=file.stat().st_size, found=found, error=error,
+                breaks=isinstance(error, Broken))  # fmt: skip

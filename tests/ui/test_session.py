@@ -69,25 +69,26 @@ def test_guests_go_after_a_day(workspace: Workspace) -> None:
     assert not (workspace.home / old).exists()
 
 
-def test_the_first_request_of_a_guest_already_has_an_owner(workspace: Workspace) -> None:
+def test_the_page_gives_a_cookie_once_and_nothing_else_does(workspace: Workspace) -> None:
     house = House(workspace.home, on_space=True)
-    seen, sent = [], []
 
     async def app(scope, receive, send) -> None:
-        cookie = dict(scope["headers"])[b"cookie"].decode()
-        seen.append(house.guest(cookie.partition("=")[2]))
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-    async def send(message) -> None:
-        sent.append(message)
+    def headers(path: str, cookie: bytes = b"") -> list:
+        sent = []
 
-    asyncio.run(GuestCookies(app, house)({"type": "http", "headers": []}, None, send))
-    line = dict(sent[0]["headers"])[b"set-cookie"].decode()
-    assert seen[0].startswith("guest-")
+        async def send(message) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "path": path, "headers": [(b"cookie", cookie)] if cookie else []}
+        asyncio.run(GuestCookies(app, house)(scope, None, send))
+        return sent[0]["headers"]
+
+    assert headers("/gradio_api/queue/join") == []
+    line = dict(headers("/"))[b"set-cookie"].decode()
     for part in ("HttpOnly", "Secure", "SameSite=None", "Partitioned"):
         assert part in line
-    again = line.partition(";")[0].encode()
-    sent.clear()
-    asyncio.run(GuestCookies(app, house)({"type": "http", "headers": [(b"cookie", again)]}, None, send))
-    assert seen[0] == seen[1]
-    assert sent[0]["headers"] == []
+    cookie = line.partition(";")[0]
+    assert house.guest(cookie.partition("=")[2]).startswith("guest-")
+    assert headers("/", cookie.encode()) == []

@@ -147,6 +147,7 @@ function edit(cell, start) {
     over = true;
     const text = cell.innerText.replace(/\n$/, '');
     cell.removeEventListener('blur', onBlur);
+    cell.onkeydown = null;
     cell.contentEditable = 'false';
     cell.classList.remove('is-typing');
     cell.scrollTop = 0;

@@ -63,6 +63,19 @@
     openNew(true);
   }, true);
 
+  // The address names the project, so that a reload and a bookmark come back to it.
+  function remember(project) {
+    const address = new URL(location.href);
+    address.searchParams.set('project', project);
+    history.replaceState(null, '', address);
+  }
+  document.addEventListener('change', event => {
+    if (event.target.matches('.ft-project select')) remember(event.target.value);
+  });
+  document.addEventListener('submit', event => {
+    if (event.target.id === 'new-project') remember(event.target.elements.name.value.trim());
+  });
+
   document.addEventListener('keydown', event => {
     const typing = event.target.closest('input, textarea, select, [contenteditable]');
     if (event.key === '?' && !typing) actions.keys();
