@@ -206,7 +206,7 @@ def test_the_judge_sees_each_fault(judged) -> None:
     heard, reference, failing = judged
     endless = tuple(replace(a, ended=False) for a in heard.answers)
     circles = tuple(replace(a, ids=(7, 8) * 20, ended=False) for a in heard.answers)
-    flat = tuple(tuple((i, -9.0) for i, _ in row) for row in heard.likeliest)
+    flat = tuple(tuple((i, -20.0) for i, _ in row) for row in heard.likeliest)
     assert failing("Q8_0", replace(heard, tokens=(1, *heard.tokens))) == ["same tokens as trained"]
     assert failing("Q8_0", replace(heard, prompts=("x", *heard.prompts[1:]))) == [
         "its chat template writes what was trained on"
