@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, TrainerState
 
 from .. import recipe
 from ..conversation import Message
@@ -58,16 +58,19 @@ class Session:
         self.job = job
         self.say = say
         self.must_end_within = must_end
+        self.recipe = recipe.load(job.recipe)
+        self.frozen = read_frozen(job.dataset)
+        self.last = checkpoints.last_whole(job)
+        self.step = checkpoints.step_of(self.last) if self.last else 0
+        self.plan = Plan.of(sum(row.split == "train" for row in self.frozen), self.recipe.train)
         self.ended_early = False
-        self.step = 0
         self.look_seconds: list[float] = []
 
     def run(self) -> None:
         """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
         use_all_cores()
-        self._prepare_rows()
-        last = checkpoints.last_whole(self.job)
-        self.step = checkpoints.step_of(last) if last else 0
+        self._find_base()
+        self._render_rows()
         self.say(Started(self.plan.steps))
         self._load_model()
         before = self._before()
@@ -77,10 +80,10 @@ class Session:
         if self.step == 0:
             self._answer_probes()
         if self.step < self.plan.steps and not self._is_stopped():
-            self.trainer.train(resume_from_checkpoint=str(last) if last else None)
-        elif last:
-            self.model.load_adapter(last, "default", is_trainable=True)
-            self.trainer.state.log_history = json.loads((last / "trainer_state.json").read_text())["log_history"]
+            self.trainer.train(resume_from_checkpoint=str(self.last) if self.last else None)
+        elif self.last:
+            self.model.load_adapter(self.last, "default", is_trainable=True)
+            self.trainer.state = TrainerState.load_from_json(str(self.last / "trainer_state.json"))
         if self.ended_early and not self._is_stopped():
             return  # the deadline: the next slice goes on from the checkpoint
         self._finish(before)
@@ -113,26 +116,27 @@ class Session:
 
     # --- the stations ---
 
-    def _prepare_rows(self) -> None:
-        """Reads the frozen rows and renders them for this base; what cannot be used is counted and named."""
-        self.recipe = recipe.load(self.job.recipe)
+    def _find_base(self) -> None:
+        """Makes or downloads the base model where it is not there yet."""
+        self._progress("loading the base model")
         model = self.recipe.model
         self.base_name = base.public_name(model.base, self.job.path)
-        self.say(Progress(0, 0, None, "loading the base model"))
         self.base = base.resolve(
             model.base,
             model.revision,
             self.job.project.workspace,
             self.job.path,
-            lambda share, what: self.say(Progress(0, 0, None, f"{what}, {share:.0%}")),
+            lambda share, what: self._progress(f"{what}, {share:.0%}"),
         )
+
+    def _render_rows(self) -> None:
+        """The frozen rows as this base sees them; what cannot be used is counted and named."""
         self.renderer = Renderer.of(self.base)
-        frozen = read_frozen(self.job.dataset)
-        self.train_rows = self._rendered([row for row in frozen if row.split == "train"])
-        self.heldout_rows = self._rendered([row for row in frozen if row.split == "heldout"])
+        self.train_rows = self._rendered([row for row in self.frozen if row.split == "train"])
+        self.heldout_rows = self._rendered([row for row in self.frozen if row.split == "heldout"])
         if not self.train_rows:
             raise FTError("no row has anything to learn", "Rows need an answer that fits into max_length.")
-        self.probes = _probes(frozen, self.recipe.train.probes)
+        self.probes = _probes(self.frozen, self.recipe.train.probes)
         self.plan = Plan.of(len(self.train_rows), self.recipe.train)
 
     def _rendered(self, rows: list[FrozenRow]) -> list[Rendered]:
@@ -148,7 +152,7 @@ class Session:
                 usable.append(example)
             else:
                 left_out.setdefault("nothing in them is learnt within max_length", []).append(row.id)
-        for reason, ids in left_out.items():
+        for reason, ids in left_out.items() if self.last is None else ():  # a resume has said it before
             named = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
             self.say(Note(f"{len(ids)} rows are left out: {reason} (rows {named})", "warning"))
         return usable

@@ -10,9 +10,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
+from .. import recipe
+from ..data.freeze import frozen
 from ..events import Event, Progress
 from ..workspace import Job
+from . import checkpoints
+from .plan import Plan
 
 
 def run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
@@ -27,30 +32,24 @@ def train_slice(job: Job, deadline: float | None) -> Iterator[Event]:
     another slice. At least one step is made in a slice. Closing the iterator early saves a checkpoint too. Raises
     FTError when the training cannot go on.
     """
-    yield Progress(0, 0, None, "loading the libraries")
+    last = checkpoints.last_whole(job)
+    steps = Plan.of(frozen(job.dataset).train, recipe.load(job.recipe).train).steps
+    yield Progress(checkpoints.step_of(last) if last else 0, steps, None, "loading the libraries")
     from .session import Session  # seconds of import, and something has been said by now
 
-    said: queue.SimpleQueue[Event | BaseException | None] = queue.SimpleQueue()
+    said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
     abandoned = threading.Event()
 
     def must_end(within_s: float) -> bool:
         late = deadline is not None and time.time() + within_s >= deadline
         return late or abandoned.is_set() or job.stop.exists()
 
-    def work() -> None:
+    with ThreadPoolExecutor(1, f"train {job.id}") as pool:
+        training = pool.submit(lambda: Session(job, said.put, must_end).run())
+        training.add_done_callback(lambda _: said.put(None))
         try:
-            Session(job, said.put, must_end).run()
-            said.put(None)
-        except BaseException as error:  # carried over to whoever iterates, where it is raised again
-            said.put(error)
-
-    worker = threading.Thread(target=work, name=f"train {job.id}")
-    worker.start()
-    try:
-        while (event := said.get()) is not None:
-            if isinstance(event, BaseException):
-                raise event
-            yield event
-    finally:
-        abandoned.set()
-        worker.join()
+            while (event := said.get()) is not None:
+                yield event
+            training.result()  # raises here what was raised there
+        finally:
+            abandoned.set()
