@@ -79,7 +79,7 @@ def recipe_file(folder: Path, base: Path, steps: int = 3) -> Path:
     relative = os.path.relpath(base, folder)
     path.write_text(
         f"model:\n  base: {relative}\ntrain:\n  steps: {steps}\n  evaluate_every: 2\n  save_every: 1\n"
-        "  max_length: 128\n  precision: fp32\n  probes: [What is 3?]\n"
+        "  max_length: 128\n  precision: fp32\n  probes: ['What is 3?']\n"
     )
     return path
 
