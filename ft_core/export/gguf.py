@@ -22,7 +22,7 @@ from safetensors import safe_open
 
 from ..errors import FTError
 from ..render import Renderer
-from .turns import Turns, adds_bos
+from .turns import Ends, adds_bos
 
 
 @dataclass(frozen=True)
@@ -250,9 +250,9 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, vocabulary: int) -> No
     special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocabulary)
     special.add_special_token["bos"] = adds_bos(renderer)
     special.chat_template = _plain_template(renderer.template)
-    turns = Turns.of(renderer)
-    if turns.end_id is not None and turns.end_id != special.special_token_ids.get("eos"):
-        special.special_token_ids["eot"] = turns.end_id
+    end_id = Ends.of(renderer).end_id
+    if end_id is not None and end_id != special.special_token_ids.get("eos"):
+        special.special_token_ids["eot"] = end_id
     special.add_to_gguf(writer, quiet=True)
 
 

@@ -75,7 +75,7 @@ def _generation(trained: Trained, model: PreTrainedModel) -> GenerationConfig:
     """The base's own, which ends at the token that ends an answer in training too."""
     settings = model.generation_config
     known = settings.eos_token_id
-    ends = [trained.turns.end_id, *(known if isinstance(known, list) else [known])]
+    ends = [trained.ends.end_id, *(known if isinstance(known, list) else [known])]
     settings.eos_token_id = list(dict.fromkeys(end for end in ends if end is not None))
     # A base may come with temperatures that it does not use; transformers refuses to save those.
     settings.do_sample = settings.do_sample or settings.temperature not in (None, 1.0)

@@ -39,11 +39,13 @@ class Template:
     """A template of Ollama's, and what it writes."""
 
     turns: Turns
+    runtime_opens: bool
+    """Whether llama.cpp writes the opening itself."""
 
     def text(self) -> str:
         """In Go's template language."""
         turns = self.turns
-        opening = "" if turns.runtime_opens else _literal(turns.opening)
+        opening = "" if self.runtime_opens else _literal(turns.opening)
         if turns.default_system == "":  # the turn is written around nothing, which SYSTEM cannot say
             empty = _literal(turns.roles["system"].before + turns.roles["system"].after)
             opening += "{{ if not .System }}" + empty + "{{ end }}"
@@ -59,7 +61,7 @@ class Template:
         turns = self.turns
         if system and messages[0].role != "system":
             messages = (Message("system", system), *messages)
-        text = "" if turns.runtime_opens else turns.opening
+        text = "" if self.runtime_opens else turns.opening
         if turns.default_system == "" and messages[0].role != "system":
             text += turns.roles["system"].before + turns.roles["system"].after
         for message in messages:
@@ -80,8 +82,11 @@ class Modelfile:
 
     @classmethod
     def of(cls, trained: Trained, gguf: str) -> Modelfile:
-        parameters = {**_sampling(trained), "repeat_penalty": 1.0, "stop": list(trained.turns.stops)}
-        return cls(gguf, Template(trained.turns), trained.system or "", parameters, trained.licence)
+        """Raises FTError when the chat template cannot be written for Ollama."""
+        turns = Turns.of(trained.renderer)
+        parameters = {**_sampling(trained), "repeat_penalty": 1.0, "stop": list(trained.ends.stops)}
+        template = Template(turns, runtime_opens=bool(trained.ends.opening))
+        return cls(gguf, template, trained.system or turns.default_system or "", parameters, trained.licence)
 
     def text(self) -> str:
         """Raises FTError for a template or system prompt that no Modelfile can hold."""
@@ -116,7 +121,7 @@ class Modelfile:
     def _same(self, trained: Trained, chat: tuple[Message, ...]) -> bool:
         head = (Message("system", self.system),) if self.system and chat[0].role != "system" else ()
         wanted = trained.renderer.text((*head, *chat), answer_next=True)
-        return self.template.rendered(chat, self.system) == trained.turns.prompt(wanted)
+        return self.template.rendered(chat, self.system) == trained.ends.prompt(wanted)
 
 
 def _sampling(trained: Trained) -> dict[str, float]:

@@ -17,8 +17,9 @@ from ..data.freeze import Frozen, frozen, read_frozen
 from ..recipe import Recipe
 from ..render import Renderer
 from ..train.base import public_name, resolve
+from ..train.models import catalog
 from ..workspace import BUILTIN_REPO, Job
-from .turns import Turns
+from .turns import Ends
 
 QUESTIONS = (
     "What is the capital of France?",
@@ -45,7 +46,7 @@ class Trained:
     licence: str
     """As the Hub names licences, '' when the base does not say."""
     renderer: Renderer
-    turns: Turns
+    ends: Ends
     conversations: tuple[Conversation, ...]
     """As they were trained, those held out first."""
     data: Frozen
@@ -55,7 +56,7 @@ class Trained:
     def of(cls, job: Job, report: Callable[[float, str], None]) -> Trained:
         """`report(share, what)` is called where the base has to be fetched again.
 
-        Raises FTError when the base model is gone or its template cannot be taken apart.
+        Raises FTError when the base model is gone.
         """
         settings = recipe.load(job.recipe)
         rows = read_frozen(job.dataset)
@@ -69,9 +70,9 @@ class Trained:
             result=jobs.view(job).result,
             base=base,
             base_id=base_id,
-            licence=_licence(base_id, base),
+            licence=_licence(settings.model.base, base),
             renderer=renderer,
-            turns=Turns.of(renderer),
+            ends=Ends.of(renderer),
             conversations=tuple(row.conversation for row in held_first),
             data=frozen(job.dataset),
         )
@@ -87,11 +88,11 @@ class Trained:
         return json.loads((self.base / "config.json").read_text(encoding="utf-8"))["hidden_size"]
 
     @property
-    def system(self) -> str | None:
-        """The system prompt under which most rows were trained; else the template's own."""
+    def system(self) -> str:
+        """The system prompt under which most rows were trained, '' when they were under the template's own or none."""
         systems = Counter(conversation.system for conversation in self.conversations)
         text, count = systems.most_common(1)[0] if systems else ("", 0)
-        return text if text and 2 * count > systems.total() else self.turns.default_system
+        return text if 2 * count > systems.total() else ""
 
     def prompts(self, count: int) -> list[tuple[Message, ...]]:
         """Chats that wait for an answer: openings of different rows, then general questions."""
@@ -112,10 +113,19 @@ def _hub_id(base: str, job: Job) -> str:
     return "" if (job.path / base).is_dir() else base
 
 
-def _licence(base_id: str, folder: Path) -> str:
-    """From the front matter of the model's card."""
-    if base_id == BUILTIN_REPO:
-        return "apache-2.0"
+_LICENCES = {
+    "Apache-2.0": "apache-2.0",
+    "MIT": "mit",
+    "Llama 3.1 Community": "llama3.1",
+    "Llama 3.2 Community": "llama3.2",
+}
+"""The catalogue's names for people, and the Hub's for machines."""
+
+
+def _licence(base: str, folder: Path) -> str:
+    """From the catalogue, else from the front matter of the model's card."""
+    if found := {m.base: m.licence for m in catalog()}.get(base):
+        return _LICENCES[found]
     card = folder / "README.md"
     if not card.exists():
         return ""

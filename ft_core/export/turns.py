@@ -1,7 +1,6 @@
-"""A chat template taken apart into what it writes around each role's words.
+"""What a chat template writes around people's words: how an answer ends, and, taken apart, each role's turn.
 
-Ollama's template, the token that ends an answer and the default system prompt all come from here: the template is
-rendered with words that occur nowhere else, and what stands between them is what the template adds.
+The template is rendered with words that occur nowhere else, and what stands between them is what the template adds.
 """
 
 from __future__ import annotations
@@ -13,6 +12,34 @@ from ..errors import FTError
 from ..render import Renderer
 
 _MARKS: dict[Role, str] = {"system": "Quaxsystem", "user": "Quaxuser", "assistant": "Quaxassistant"}
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a chat begins and where an answer is over. Every chat template has these."""
+
+    opening: str
+    """The token that llama.cpp puts before every text itself, so that a prompt must leave it out; '' for none."""
+    end: str
+    """The token that ends an answer, '' when the template ends answers without one."""
+    end_id: int | None
+    stops: tuple[str, ...]
+    """Text at which an answer is over."""
+
+    @classmethod
+    def of(cls, renderer: Renderer) -> Ends:
+        """Raises FTError when the template refuses a question with an answer."""
+        question, answer = (Message(role, _MARKS[role]) for role in ("user", "assistant"))
+        text = renderer.text((question, answer, question))
+        bos = renderer.special.get("bos_token", "")
+        opening = bos if bos and text.startswith(bos) and adds_bos(renderer) else ""
+        after = text[_behind(text, _MARKS["assistant"]) : text.rindex(_MARKS["user"])]
+        end, end_id = _end(renderer, after)
+        return cls(opening, end, end_id, (end or after.strip(),))
+
+    def prompt(self, text: str) -> str:
+        """Rendered text as llama.cpp wants it."""
+        return text.removeprefix(self.opening)
 
 
 @dataclass(frozen=True)
@@ -35,37 +62,20 @@ class Turns:
     default_system: str | None
     """The system prompt that the template writes when the conversation brings none; '' writes the turn around
     nothing, None writes no such turn."""
-    end: str
-    """The token that ends an answer, '' when the template ends answers without one."""
-    end_id: int | None
-    runtime_opens: bool
-    """Whether llama.cpp adds `opening` itself, so that a prompt must leave it out."""
 
     @classmethod
     def of(cls, renderer: Renderer) -> Turns:
         """Raises FTError when the template cannot be taken apart like this."""
         bos = renderer.special.get("bos_token", "")
-        adds = adds_bos(renderer)
-        for opening in dict.fromkeys([bos, ""] if adds else ["", bos]):
+        for opening in dict.fromkeys([bos, ""] if adds_bos(renderer) else ["", bos]):
             try:
-                roles, answer, default = _parts(renderer, opening)
+                return cls(opening, *_parts(renderer, opening))
             except ValueError:
                 continue
-            end, end_id = _end(renderer, roles["assistant"].after)
-            return cls(opening, roles, answer, default, end, end_id, bool(opening) and adds)
         raise FTError(
-            "the model's chat template writes its turns in a way that cannot be told apart",
-            "llama.cpp and transformers run it as it is; only the Modelfile for Ollama needs the parts.",
+            "the model's chat template writes its turns in a way that Ollama's template language cannot follow",
+            "Export a GGUF instead: llama.cpp and LM Studio run the model's own template.",
         )
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Where an answer is over, as text."""
-        return (self.end or self.roles["user"].before.strip(),)
-
-    def prompt(self, text: str) -> str:
-        """Rendered text as llama.cpp wants it: without the opening that it adds itself."""
-        return text.removeprefix(self.opening) if self.runtime_opens else text
 
 
 def adds_bos(renderer: Renderer) -> bool:

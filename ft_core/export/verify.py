@@ -129,7 +129,7 @@ def listen(path: Path, trained: Trained) -> Iterator[float]:
     chat, prompts = chat_ids(trained), trained.prompts(ANSWERS)
     with serve(path) as url, httpx.Client(base_url=url.removesuffix("/v1"), timeout=600) as client:
         runtime = _Runtime(client)
-        tokens = runtime.tokens(trained.turns.prompt(chat_text(trained)))
+        tokens = runtime.tokens(trained.ends.prompt(chat_text(trained)))
         written = tuple(runtime.template([m.to_dict() for m in prompt]) for prompt in prompts)
         likeliest = []
         for place in range(1, len(chat)):
@@ -137,7 +137,7 @@ def listen(path: Path, trained: Trained) -> Iterator[float]:
             yield 0.5 * place / len(chat)
         answers = []
         for prompt in prompts:
-            answers.append(runtime.answer(trained.renderer.prompt(prompt), trained.turns.stops))
+            answers.append(runtime.answer(trained.renderer.prompt(prompt), trained.ends.stops))
             yield 0.5 + 0.5 * len(answers) / len(prompts)
     return Heard(tokens, written, tuple(likeliest), tuple(answers))
 
@@ -206,7 +206,7 @@ def _near(subject: str, what: str, divergence: float) -> Check:
 def _templates(type_: str, heard: Heard, trained: Trained) -> Check:
     """The chat template inside the file, as llama.cpp runs it."""
     wanted = [trained.renderer.text(prompt, answer_next=True) for prompt in trained.prompts(ANSWERS)]
-    same = sum(trained.turns.prompt(a) == trained.turns.prompt(b) for a, b in zip(heard.prompts, wanted))
+    same = sum(trained.ends.prompt(a) == trained.ends.prompt(b) for a, b in zip(heard.prompts, wanted))
     name = f"{type_}: its chat template writes what was trained on (of {len(wanted)} prompts)"
     return Check(name, "gate", same == len(wanted), same)
 

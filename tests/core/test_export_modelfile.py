@@ -14,7 +14,7 @@ import trl
 from ft_core.conversation import Message
 from ft_core.errors import FTError
 from ft_core.export.modelfile import BATTERY, Modelfile, Template, printable
-from ft_core.export.turns import Turns
+from ft_core.export.turns import Ends, Turns
 from ft_core.render import Renderer
 from tests.stand_ins.ollama import parse_modelfile
 
@@ -75,7 +75,7 @@ def test_our_hand_writes_what_the_tokenizer_writes(smol: Renderer, family: str, 
     turns = Turns.of(renderer)
     system = system or turns.default_system or ""
     for chat in BATTERY:
-        assert Template(turns).rendered(chat, system) == wanted(renderer, system, chat)
+        assert Template(turns, runtime_opens=False).rendered(chat, system) == wanted(renderer, system, chat)
 
 
 @needs_go
@@ -84,7 +84,7 @@ def test_go_writes_what_the_tokenizer_writes(smol: Renderer, family: str, go) ->
     renderer = renderer_of(smol, family)
     turns = Turns.of(renderer)
     for system in (turns.default_system or "", "You are the help desk."):
-        texts = go(Template(turns).text(), system, list(BATTERY))
+        texts = go(Template(turns, runtime_opens=False).text(), system, list(BATTERY))
         assert texts == [wanted(renderer, system, chat) for chat in BATTERY]
 
 
@@ -97,12 +97,15 @@ def test_go_takes_braces_in_a_template_as_text(smol: Renderer, go) -> None:
     renderer = dataclasses.replace(smol, template=template)
     turns = Turns.of(renderer)
     assert turns.roles["user"].before == "{{user}}"
-    assert go(Template(turns).text(), "", list(BATTERY)) == [wanted(renderer, "", chat) for chat in BATTERY]
+    assert go(Template(turns, runtime_opens=False).text(), "", list(BATTERY)) == [
+        wanted(renderer, "", chat) for chat in BATTERY
+    ]
 
 
 def test_the_builtin_taken_apart(smol: Renderer) -> None:
     turns = Turns.of(smol)
-    assert (turns.end, turns.end_id, turns.opening) == ("<|im_end|>", 2, "")
+    ends = Ends.of(smol)
+    assert (ends.end, ends.end_id, ends.opening, turns.opening) == ("<|im_end|>", 2, "", "")
     assert turns.default_system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     assert Turns.of(renderer_of(smol, "qwen3")).default_system is None
     assert Turns.of(renderer_of(smol, "llama3")).opening == "<|begin_of_text|>"
@@ -116,7 +119,13 @@ def test_a_template_that_cannot_be_taken_apart_is_refused(smol: Renderer, family
 
 def modelfile(smol: Renderer, system: str) -> Modelfile:
     turns = Turns.of(smol)
-    return Modelfile("fjord-Q4_K_M.gguf", Template(turns), system, {"stop": list(turns.stops)}, "apache-2.0")
+    return Modelfile(
+        "fjord-Q4_K_M.gguf",
+        Template(turns, runtime_opens=False),
+        system,
+        {"stop": list(Ends.of(smol).stops)},
+        "apache-2.0",
+    )
 
 
 @pytest.mark.parametrize(
@@ -139,3 +148,8 @@ def test_white_space_that_ollama_drops_becomes_plain(smol: Renderer) -> None:
     french = "Bonjour\u00a0! Ça va\u202f?\u200b"
     assert printable(french) == "Bonjour ! Ça va ?"
     assert dict(parse_modelfile(modelfile(smol, french).text()))["system"] == "Bonjour ! Ça va ?"
+
+
+def test_a_template_without_an_ending_token_stops_at_its_text(smol: Renderer) -> None:
+    template = "{% for m in messages %}### {{ m.role }}:\n{{ m.content }}\n{% endfor %}"
+    assert Ends.of(dataclasses.replace(smol, template=template)).stops == ("### user:",)
