@@ -41,7 +41,9 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(duration=say.duration, size=say.size, memory=say.memory, amount=say.amount, percent=say.percent)
+    environment.filters.update(
+        duration=say.duration, size=say.size, memory=say.memory, amount=say.amount, percent=say.percent
+    )
     return environment
 
 

@@ -172,5 +172,3 @@ def commands(wanted: start.Wanted, view: JobView) -> list[tuple[str, str]]:
 
 def _model_name(project: Project) -> str:
     return "-".join(project.name.lower().split())
-
-

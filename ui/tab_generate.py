@@ -53,7 +53,9 @@ class GenerateTab:
         with gr.Column(visible=False) as self.endpoint:
             self.url = gr.Textbox(label="Address", placeholder="https://api.example.com/v1", elem_id="teacher-url")
             self.model = gr.Textbox(label="Model", placeholder="empty takes the first", elem_id="teacher-model")
-            self.key = gr.Textbox(label="Key (used for this run, kept nowhere)", type="password", elem_id="teacher-key")
+            self.key = gr.Textbox(
+                label="Key (used for this run, kept nowhere)", type="password", elem_id="teacher-key"
+            )
         with gr.Accordion("Advanced", open=False):
             self.temperature = knobs.knob(GenerateRecipe, "temperature")
             self.max_tokens = knobs.knob(GenerateRecipe, "max_tokens")
@@ -121,7 +123,11 @@ class GenerateTab:
         wanted = self.recipes.of(project)
         part = replace(wanted.generate, teacher=given[self.url].strip() if remote else BUILTIN,
                        model=(given[self.model] or "").strip() if remote else "")  # fmt: skip
-        for field, widget in (("rows", self.count), ("temperature", self.temperature), ("max_tokens", self.max_tokens)):
+        for field, widget in (
+            ("rows", self.count),
+            ("temperature", self.temperature),
+            ("max_tokens", self.max_tokens),
+        ):
             part = knobs.taken(part, field, given[widget])
         wanted = recipe.checked(replace(wanted, generate=part))
         with Store(project.data) as store:

@@ -41,7 +41,13 @@ def test_first_start(app: App, tab) -> None:
     page = one.open(app.url)
     expect(page.locator(".ft-first h2")).to_contain_text("Teach a small language model")
     expect(page.locator("[data-do=train-example]")).to_be_visible()
-    assert page.locator("#tabs button[role=tab]").all_inner_texts() == ["Generate", "Data", "Train", "Compare", "Export"]
+    assert page.locator("#tabs button[role=tab]").all_inner_texts() == [
+        "Generate",
+        "Data",
+        "Train",
+        "Compare",
+        "Export",
+    ]
     page.wait_for_selector(".g-row")
     expect(page.locator(".g-sum")).to_have_text("80 rows · 72 to train · 8 held out")
     one.is_well()

@@ -30,7 +30,13 @@ def test_guests_are_told_apart_and_cannot_be_forged(workspace: Workspace) -> Non
     assert house.owner(request(one)) != house.owner(request(two))
     assert house.owner(request(one)) == House(workspace.home, True).owner(request(one))  # the key outlives a restart
     name, _, _ = one.partition(".")
-    for forged in ("", "local", name, f"{one[:-1]}{'A' if one[-1] != 'A' else 'B'}", house._signer.sign("../x").decode()):
+    for forged in (
+        "",
+        "local",
+        name,
+        f"{one[:-1]}{'A' if one[-1] != 'A' else 'B'}",
+        house._signer.sign("../x").decode(),
+    ):
         with pytest.raises(FTError, match="cookie"):
             house.owner(request(forged))
     assert (workspace.home / "cookie.key").stat().st_mode & 0o077 == 0

@@ -10,9 +10,7 @@ from ui.views import Facts
 
 RUNNING = fold([Queued("train"), Started(60), Progress(31, 60, 62.0, "training")])
 FAILED = fold([Queued("train"), Started(60), Failed("no memory", "Lower micro_batch.")])
-TRAINED = fold(
-    [Queued("train"), Finished({"adapter": "adapter", "heldout_before": 3.62, "heldout_after": 2.50})]
-)
+TRAINED = fold([Queued("train"), Finished({"adapter": "adapter", "heldout_before": 3.62, "heldout_after": 2.50})])
 EXPORTED = fold([Queued("export"), Finished({"files": ["a.gguf"], "verified": True})])
 
 
