@@ -46,6 +46,11 @@ def best_attention(device: torch.device, longest: int) -> str:
     return "eager" if device.type == "cpu" and longest <= SHORT else "sdpa"
 
 
+def use_one_gpu() -> None:
+    """Hides all CUDA devices but the first: one process trains on one. To be called before torch touches them."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
 def load_base(folder: Path, precision: str, device: torch.device, attention: str = "sdpa") -> PreTrainedModel:
     """The base model, frozen, in `precision` (a key of DTYPES). Raises FTError when it is not a causal chat model."""
     try:

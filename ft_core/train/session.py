@@ -19,25 +19,23 @@ from typing import Any
 import psutil
 import torch
 from peft import PeftModel
-from transformers import AutoTokenizer, GenerationConfig, TrainerState
+from transformers import AutoTokenizer, TrainerState
 
 from .. import recipe
-from ..conversation import Message
 from ..data.freeze import FrozenRow, read_frozen
 from ..errors import FTError
 from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, Stopped
 from ..render import Rendered, Renderer
 from ..workspace import Job, write_whole
-from . import base, checkpoints
+from . import base, checkpoints, probes
 from .fast import use_fast_lora
 from .loss import fp32_arithmetic, mean_loss, row_losses
-from .model import add_adapter, best_attention, best_device, best_precision, load_base, use_all_cores
+from .model import add_adapter, best_attention, best_device, best_precision, load_base, use_all_cores, use_one_gpu
 from .plan import Plan
 from .trainer import Trainer
 
 CURVE_ROWS = 100
 """Held-out rows that the curve is measured on while training; the figures of the result are over all of them."""
-PROBE_TOKENS = 48
 STOP_PATIENCE_S = 30
 """A stopped run still measures its held-out loss when that took no longer than this before."""
 _TOKENIZER_FILES = (
@@ -63,12 +61,14 @@ class Session:
         self.last = checkpoints.last_whole(job)
         self.step = checkpoints.step_of(self.last) if self.last else 0
         self.plan = Plan.of(sum(row.split == "train" for row in self.frozen), self.recipe.train)
+        self.trainer: Trainer | None = None
         self.ended_early = False
         self.look_seconds: list[float] = []
 
     def run(self) -> None:
         """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
         use_all_cores()
+        use_one_gpu()
         self._find_base()
         self._render_rows()
         self.say(Started(self.plan.steps))
@@ -136,7 +136,7 @@ class Session:
         self.heldout_rows = self._rendered([row for row in self.frozen if row.split == "heldout"])
         if not self.train_rows:
             raise FTError("no row has anything to learn", "Rows need an answer that fits into max_length.")
-        self.probes = _probes(self.frozen, self.recipe.train.probes)
+        self.probes = probes.choose(self.frozen, self.recipe.train.probes)
         self.plan = Plan.of(len(self.train_rows), self.recipe.train)
 
     def _rendered(self, rows: list[FrozenRow]) -> list[Rendered]:
@@ -193,7 +193,7 @@ class Session:
 
     def _answer_probes(self) -> None:
         self._progress("the first answers" if self.step == 0 else "asking the probe prompts")
-        answers = _answers(self.model, self.renderer, self.tokenizer.pad_token_id, self.probes)
+        answers = probes.answer(self.model, self.renderer, self.tokenizer.pad_token_id, self.probes)
         for messages, answer in zip(self.probes, answers):
             self.say(Sample(self.step, messages[-1].content, answer))
 
@@ -217,7 +217,7 @@ class Session:
                 result["heldout_after"] = self._measure(self.step)
             if not stopped:
                 self._answer_probes()
-        steps = [entry for entry in self.trainer.state.log_history if "tokens" in entry]
+        steps = self.trainer.state.log_history
         seconds = sum(entry["seconds"] for entry in steps)
         result |= {
             "tokens_per_s": sum(entry["tokens"] for entry in steps) / seconds if seconds else None,
@@ -232,54 +232,17 @@ class Session:
         return self.job.stop.exists()
 
     def _step_seconds(self) -> float:
-        recent = [e["seconds"] for e in self.trainer.state.log_history[-20:] if "seconds" in e]
+        """What a step has taken of late; 0.0 before the first."""
+        history = self.trainer.state.log_history[-20:] if self.trainer else []
+        recent = [entry["seconds"] for entry in history]
         return fmean(recent) if recent else 0.0
 
     def _progress(self, what: str) -> None:
         eta = None
-        if self.step and hasattr(self, "trainer") and self._step_seconds():
+        if self._step_seconds():
             looks = sum(step > self.step for step in self.plan.looks())
             eta = (self.plan.steps - self.step) * self._step_seconds() + looks * fmean(self.look_seconds or [0.0])
         self.say(Progress(self.step, self.plan.steps, eta, what))
-
-
-def _probes(rows: list[FrozenRow], asked: tuple[str, ...]) -> list[tuple[Message, ...]]:
-    """The prompts that the model answers while it trains: those asked for, else two held-out ones."""
-    rows = sorted(rows, key=lambda row: row.split != "heldout")
-    system = rows[0].conversation.messages[:1] if rows[0].conversation.system else ()
-    if asked:
-        return [(*system, Message("user", text)) for text in asked]
-    found: dict[str, tuple[Message, ...]] = {}
-    for row in rows:
-        messages = row.conversation.messages
-        turn = next((i for i, m in enumerate(messages) if m.role == "user"), None)
-        if turn is not None:
-            found.setdefault(messages[turn].content, messages[: turn + 1])
-        if len(found) == 2:
-            break
-    return list(found.values())
-
-
-@torch.no_grad()
-def _answers(model: Any, renderer: Renderer, pad_id: int, probes: list[tuple[Message, ...]]) -> list[str]:
-    """Greedy answers to all probes in one batch, padded on the left."""
-    if not probes:
-        return []
-    was_training = model.training
-    model.eval()
-    prompts = [renderer.prompt(messages) for messages in probes]
-    longest = max(map(len, prompts))
-    ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    settings = GenerationConfig(
-        max_new_tokens=PROBE_TOKENS,
-        do_sample=False,
-        eos_token_id=model.generation_config.eos_token_id,
-        pad_token_id=pad_id,
-    )
-    out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-    model.train(was_training)
-    return [renderer.tokenizer.decode(answer, skip_special_tokens=True) for answer in out[:, longest:].tolist()]
 
 
 def _save_adapter(model: PeftModel, base_folder: Path, base_name: str, into: Path) -> None:

@@ -175,6 +175,19 @@ def test_held_out_figures_can_be_recomputed_with_plain_transformers_and_peft(pro
     assert (curve[0], curve[12]) == (result["heldout_before"], result["heldout_after"])
 
 
+@pytest.mark.oracle
+def test_the_builtin_models_figures_can_be_recomputed_too(project, builtin):
+    """In bf16 as people train it, a few steps: half a minute."""
+    project.workspace.builtin_model.symlink_to(builtin, target_is_directory=True)
+    job = start.create(project, recipe.Recipe(train=replace(QUICK, learning_rate=5e-4, precision="auto", steps=4)))
+    result = _train(job)[-1].result
+    before, after = _recomputed(job, Path(result["base"]), Path(result["adapter"]))
+    assert (before, after) == pytest.approx((result["heldout_before"], result["heldout_after"]), abs=1e-3)
+    assert after < before
+    settings = json.loads((job.adapter / "adapter_config.json").read_text())
+    assert settings["base_model_name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
 def _recomputed(job: Job, base: Path, adapter: Path) -> tuple[float, float]:
     tokenizer = AutoTokenizer.from_pretrained(adapter)
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
@@ -318,8 +331,8 @@ def test_events_say_all_that_a_page_shows(whole_run):
 
 def test_probes_of_the_recipe_are_asked_under_the_systems_prompt(project, tiny_model, monkeypatch):
     asked = []
-    real = training._answers
-    monkeypatch.setattr(training, "_answers", lambda m, r, p, probes: asked.extend(probes) or real(m, r, p, probes))
+    real = training.probes.answer
+    monkeypatch.setattr(training.probes, "answer", lambda *given: asked.extend(given[-1]) or real(*given))
     said = _train(_job(project, tiny_model, replace(QUICK, steps=1, probes=("Is it on?",))))
     assert {e.prompt for e in said if isinstance(e, Sample)} == {"Is it on?"}
     assert asked[0] == (Message("system", SYSTEM), Message("user", "Is it on?"))
