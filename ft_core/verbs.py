@@ -168,7 +168,8 @@ def run(args: Arguments, workspace: Workspace, out: Out) -> int | None:
     if result["train"].get("heldout_after") is not None:
         result["compare"] = _evaluate(trained, out)
     if wanted.export.to:
-        job = exporting.start(project, trained, list(wanted.export.to), name=wanted.export.name)
+        token = os.environ.get("HF_TOKEN", "") if "hub" in wanted.export.to else ""
+        job = exporting.start(project, trained, list(wanted.export.to), name=wanted.export.name, token=token)
         result["export"] = _follow(job, out)
     out.result(result)
 

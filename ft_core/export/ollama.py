@@ -10,8 +10,9 @@ import ollama
 
 from ..errors import FTError
 from ..events import Note
+from ..workspace import on_a_space
 from .modelfile import Modelfile
-from .start import Wanted, on_a_space
+from .start import Wanted
 from .verify import Check
 
 ANSWERS_WITHIN_S = 5.0

@@ -134,8 +134,10 @@ class _Export:
             if type_ != "F16":
                 steps.append((f"Writing the GGUF as {type_}", lambda t=type_: self.write_quantized(t)))
                 steps.append((f"Checking {type_} in llama.cpp", lambda t=type_: self.check_quantized(t)))
+        if any(kind == "ollama" or kind.startswith("gguf:") for kind in self.wanted.to):
+            steps.append(("Writing the Modelfile", self.modelfile))
         if "ollama" in kinds:
-            steps.append(("Writing the Modelfile and the zip", self.modelfile))
+            steps.append(("Packing the zip", self.pack))
             steps.append(("Creating the model in Ollama", self.create))
         if "hub" in kinds:
             steps.append(("Pushing to the Hugging Face Hub", self.push))
@@ -205,22 +207,30 @@ class _Export:
             self._keep(f"gguf:{type_}", path)
 
     def modelfile(self) -> Doing:
-        model = self.made.get(f"gguf:{OLLAMA_TYPE}")
+        """Stands beside every GGUF; only who asked for Ollama cannot do without it."""
+        model = self._for_ollama
         if model is None:
             return
-        written = modelfile.Modelfile.of(self.trained, model.name)
+        try:
+            written = modelfile.Modelfile.of(self.trained, model.name)
+        except FTError as error:
+            if "ollama" in self.wanted.to:
+                raise
+            yield Note(f"No Modelfile for Ollama: {error.message}.", "warning")
+            return
         path = self.scratch / "Modelfile"
         path.write_text(written.text(), encoding="utf-8")
         self.checks += written.checks(self.trained)
         self._keep("ollama", path)
-        if "ollama" in self.made:
+
+    def pack(self) -> Doing:
+        if "ollama" in self.made and self._for_ollama:
             archived = self.scratch / f"{self.wanted.file_stem}-ollama.zip"
-            yield from archive.write([model, self.made["ollama"]], archived)
+            yield from archive.write([self._for_ollama, self.made["ollama"]], archived)
             self.zip = self._place(archived)
 
     def create(self) -> Doing:
-        if "ollama" in self.made:
-            model = self.made[f"gguf:{OLLAMA_TYPE}"]
+        if "ollama" in self.made and (model := self._for_ollama):
             written = modelfile.Modelfile.of(self.trained, model.name)
             self.checks += yield from ollama.create(self.wanted, written, model, self.links)
 
@@ -235,6 +245,12 @@ class _Export:
     def _merged(self) -> Path:
         """The merged model until it has its place; it is needed on the way to every GGUF."""
         return self.scratch / self.wanted.file_stem
+
+    @property
+    def _for_ollama(self) -> Path | None:
+        """The GGUF that the Modelfile speaks of: Ollama's usual type, else the smallest that was made."""
+        usual = [OLLAMA_TYPE] if "ollama" in self.wanted.to else []
+        return next((m for t in [*usual, *reversed(self.wanted.types)] if (m := self.made.get(f"gguf:{t}"))), None)
 
     def _gguf(self, type_: str) -> Path:
         return self.scratch / f"{self.wanted.file_stem}-{type_}.gguf"

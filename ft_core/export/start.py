@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from .. import jobs, recipe
 from ..errors import FTError
-from ..workspace import Job, Project
+from ..workspace import Job, Project, on_a_space
 
 TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 """What a GGUF's weights can be stored as, the largest first."""
@@ -100,12 +99,8 @@ def _check(wanted: Wanted, token: str) -> None:
                 "the Hugging Face Hub wants a token",
                 "Set HF_TOKEN to a token that may write (huggingface.co/settings/tokens).",
             )
-    if wanted.host and on_a_space():
+    if "ollama" in wanted.to and wanted.host and on_a_space():
         raise FTError(
             "a Space cannot reach an Ollama on your machine",
             "Download the files and run the two commands that stand beside them.",
         )
-
-
-def on_a_space() -> bool:
-    return "SPACE_ID" in os.environ

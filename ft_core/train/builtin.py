@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 import gguf
 import torch
+from tokenizers import decoders
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from ..errors import FTError
@@ -96,6 +97,9 @@ def _tokenizer(source: Path, facts: gguf.GGUFReader) -> PreTrainedTokenizerBase:
     # Control tokens without a role would be split into pieces, unlike in llama.cpp.
     control = [i for i, kind in enumerate(fact("tokenizer.ggml.token_type")) if kind == gguf.TokenType.CONTROL]
     tokenizer.add_special_tokens({"additional_special_tokens": tokenizer.convert_ids_to_tokens(control)})
+    # The rebuilt one takes itself for SentencePiece, and llama.cpp's converter would believe it.
+    tokenizer.backend_tokenizer.model.byte_fallback = False
+    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
     tokenizer.model_max_length = fact("llama.context_length")
     tokenizer.clean_up_tokenization_spaces = False
     return tokenizer

@@ -21,8 +21,8 @@ from ..errors import FTError
 Report = Callable[[float, str], None]
 """Told the share that is done (0 to 1) and what goes on."""
 
-SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "LICENSE*"]
-"""Tokenizer, template and configuration: what a page and a preflight need of a model."""
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "LICENSE*", "README.md"]
+"""Tokenizer, template, configuration and the card, which names the licence: what a page needs of a model."""
 
 
 def snapshot(repo: str, revision: str, report: Report, into: Path | None = None, weights: bool = True) -> Path:

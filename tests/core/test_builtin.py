@@ -54,6 +54,12 @@ def test_its_tokenizer_has_the_right_ends_and_every_control_token(builtin: Path)
     assert Renderer.of(builtin).special["eos_token"] == "<|im_end|>"
 
 
+def test_its_tokenizer_is_plain_byte_level(builtin: Path):
+    """Else llama.cpp's converter takes a merged folder for SentencePiece and writes the wrong tokenizer."""
+    spec = json.loads((builtin / "tokenizer.json").read_text())
+    assert spec["model"]["byte_fallback"] is False and spec["decoder"]["type"] == "ByteLevel"
+
+
 def test_it_speaks(builtin: Path):
     import torch
 

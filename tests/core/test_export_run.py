@@ -17,7 +17,7 @@ from ft_core import jobs
 from ft_core.errors import FTError
 from ft_core.events import Note, Progress, State, Stopped
 from ft_core.export import gguf as writer
-from ft_core.export import start, verify
+from ft_core.export import modelfile, start, verify
 from ft_core.export.verify import Answer, Heard, Reference
 from ft_core.workspace import Job
 from tests.core.exporting import SYSTEM, export_job, exported, result_of, training
@@ -110,6 +110,20 @@ def test_a_file_that_fails_its_checks_is_not_given_out(
     assert any(isinstance(e, Note) and "Left out" in e.text and e.level == "warning" for e in events)
     with pytest.raises(FTError, match="nothing passed its checks: F16: says what the merged model says"):
         exported(export_job(trained, "gguf:Q8_0", out=str(tmp_path)))
+
+
+def test_a_modelfile_stands_beside_every_gguf(trained: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = result_of(exported(export_job(trained, "gguf:F16", "gguf:Q8_0", out=str(tmp_path))))
+    assert {Path(f).name for f in result["files"]} == {"fjord-F16.gguf", "fjord-Q8_0.gguf", "Modelfile"}
+    assert "\nFROM ./fjord-Q8_0.gguf\n" in (tmp_path / "Modelfile").read_text()
+
+    def refuse(*_: object) -> None:
+        raise FTError("the template cannot be taken apart")
+
+    monkeypatch.setattr(modelfile.Modelfile, "of", refuse)
+    events = exported(export_job(trained, "gguf:F16", out=str(tmp_path / "other")))
+    assert [Path(f).name for f in result_of(events)["files"]] == ["fjord-F16.gguf"]
+    assert any(isinstance(e, Note) and "No Modelfile for Ollama" in e.text for e in events)
 
 
 def test_an_earlier_export_stays_until_a_better_one_is_there(trained: Job, tmp_path: Path) -> None:
