@@ -12,6 +12,7 @@ import gradio as gr
 
 from ft_core.errors import FTError
 
+from . import say
 from .panel import draw
 
 log = logging.getLogger("ft_flow.page")
@@ -71,7 +72,7 @@ def answered(function: Callable) -> Callable:
             return function(*args, **kwargs)
         except Exception as problem:
             known = _known(problem)
-            return {"error": known.message, "hint": known.hint}
+            return {"error": say.sentence(known.message), "hint": say.sentence(known.hint)}
 
     return run
 

@@ -142,7 +142,8 @@ class Page:
 
     def _header(self, project: Project, facts: views.Facts, first: bool) -> str:
         projects = project.workspace.projects()
-        return views.header(project.name, projects, self.machine, facts, first)
+        words = self.parts["train"].duration(project) if first else ""
+        return views.header(project.name, projects, self.machine, facts, words)
 
     @staticmethod
     def is_first(project: Project, facts: views.Facts) -> bool:

@@ -42,7 +42,12 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        duration=say.duration, size=say.size, memory=say.memory, amount=say.amount, percent=say.percent
+        duration=say.duration,
+        size=say.size,
+        memory=say.memory,
+        amount=say.amount,
+        percent=say.percent,
+        sentence=say.sentence,
     )
     return environment
 

@@ -1,4 +1,4 @@
-"""Jobs as pages read them: one fold of each events file for all pages of this process, and only what is new is read."""
+"""Jobs as pages read them: one fold of each events file for all pages of this process, which reads on where it was."""
 
 from __future__ import annotations
 

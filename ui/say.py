@@ -36,3 +36,9 @@ def amount(count: float) -> str:
 def percent(share: float) -> str:
     """A change with its sign, as `−31 %` with a true minus."""
     return f"{share * 100:+.0f} %".replace("-", "−")
+
+
+def sentence(text: str) -> str:
+    """`text` with a capital and a full stop: messages are written to stand behind `error:` too."""
+    text = text.strip()
+    return text and text[0].upper() + text[1:] + ("" if text[-1] in ".!?:…" else ".")

@@ -112,6 +112,11 @@ class TrainTab:
         told = models.prepare_status(project.workspace)
         return "" if told.state == "ready" else f"{told.state} {told.share:.2f} {told.what}"
 
+    def duration(self, project: Project) -> str:
+        """How long a training by the project's recipe takes here, in words; two minutes before that can be told."""
+        time = self._preflight(project, self.recipes.of(project)).estimate
+        return say.duration(time.seconds) if time else "2 min"
+
     def _knob_values(self, wanted: Recipe) -> dict[Any, Any]:
         return {widget: knobs.shown(getattr(wanted.train, name)) for name, widget in self.knobs.items()}
 

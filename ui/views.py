@@ -75,8 +75,8 @@ def _training_step(facts: Facts) -> Step:
         return Step("train", "training", "doing", place)
     if facts.trained:
         return Step("train", "trained", "done", heldout_change(facts.trained))
-    if run and run.state is State.FAILED:
-        return Step("train", "training failed", "wrong")
+    if run and run.state in (State.FAILED, State.INTERRUPTED):
+        return Step("train", f"training {run.state}", "wrong")
     return Step("train", "not trained", "open")
 
 
@@ -126,8 +126,11 @@ def trainings(found: list[tuple[Job, JobView]]) -> tuple[JobView | None, tuple[J
     return newest, next(((job, view) for job, view in found if usable(view)), None)
 
 
-def header(project: str, projects: list[str], machine: str, facts: Facts, first: bool) -> str:
-    """Title, project picker, machine and state line; `first` adds the words of the first start."""
+def header(project: str, projects: list[str], machine: str, facts: Facts, first: str) -> str:
+    """Title, project picker, machine and state line.
+
+    `first` adds the words of the first start: how long the example's training takes, in words; '' leaves them out.
+    """
     return draw(
         "header",
         project=project,

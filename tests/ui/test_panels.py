@@ -57,14 +57,14 @@ def test_handlers_tell_what_went_wrong(caplog: pytest.LogCaptureFixture) -> None
         raise FTError("stopped")
 
     tell = errors.told(notice)
-    assert "row 3 has no answer" in tell(refuse)()[notice]
+    assert "Row 3 has no answer." in tell(refuse)()[notice]
     assert "Write one." in tell(refuse)()[notice]
     with caplog.at_level(logging.ERROR):
         said = tell(broken)()[notice]
     assert "fault is ours" in said and "secret" not in said
     assert "KeyError" in caplog.text
     assert [list(update.values()) for update in tell(stream)()][0] == ["", 1]
-    assert errors.answered(refuse)() == {"error": "row 3 has no answer", "hint": "Write one."}
+    assert errors.answered(refuse)() == {"error": "Row 3 has no answer.", "hint": "Write one."}
 
 
 @pytest.mark.parametrize(

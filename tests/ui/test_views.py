@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from ft_core.events import Failed, Finished, JobView, Progress, Queued, Started, fold
+from ft_core.events import Failed, Finished, JobView, Progress, Queued, Started, State, fold
 from ui import views
 from ui.views import Facts
 
@@ -38,6 +40,12 @@ def line(facts: Facts) -> str:
         ),
         (Facts(rows=80, training=FAILED), "80 rows ✓ › checked ✓ › training failed ✕", "train", "train"),
         (
+            Facts(rows=80, training=replace(RUNNING, state=State.INTERRUPTED)),
+            "80 rows ✓ › checked ✓ › training interrupted ✕",
+            "train",
+            "train",
+        ),
+        (
             Facts(rows=80, training=TRAINED, trained=TRAINED),
             "80 rows ✓ › checked ✓ › trained ✓ held-out loss −31 % › not compared › not exported",
             "compare",
@@ -66,15 +74,15 @@ def test_state_line(facts: Facts, says: str, next_: str | None, opens: str) -> N
 
 def test_header_escapes_names() -> None:
     name = '<img src=x onerror="alert(1)">'
-    html = views.header(name, [name], "2 cores", Facts(rows=80), first=False)
+    html = views.header(name, [name], "2 cores", Facts(rows=80), first="")
     assert "<img" not in html
     assert "&lt;img" in html
     assert 'data-tab="train"' in html
 
 
 def test_first_start_says_what_it_is() -> None:
-    html = views.header("Roastery help desk", ["Roastery help desk"], "2 cores", Facts(rows=80), first=True)
-    assert "train-example" in html
+    html = views.header("Roastery help desk", ["Roastery help desk"], "2 cores", Facts(rows=80), first="3 min")
+    assert "about 3 min" in html
     assert "Start my own" in html
 
 

@@ -41,7 +41,7 @@ function draw() {
   }
   c.textAlign = 'center'; c.textBaseline = 'top';
   const marks = ticks(0, last, Math.min(6, Math.floor(width / 80))).filter(s => Number.isInteger(s));
-  for (const s of marks) c.fillText(s === 0 ? 'step 0' : s, Math.max(box.x(s), PAD.left + (s === 0 ? 8 : 0)), height - PAD.bottom + 8);
+  for (const s of marks) c.fillText(s === 0 ? 'step 0' : s, Math.min(Math.max(box.x(s), PAD.left + (s === 0 ? 8 : 0)), width - c.measureText(s).width / 2), height - PAD.bottom + 8);
   const line = (points, stroke, thick, dash = []) => {
     if (!points.length) return;
     c.strokeStyle = stroke; c.lineWidth = thick; c.lineJoin = 'round'; c.setLineDash(dash); c.beginPath();
