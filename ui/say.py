@@ -39,6 +39,10 @@ def percent(share: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """`text` with a capital and a full stop: messages are written to stand behind `error:` too."""
+    """`text` as a sentence: messages are written to stand behind `error:` too. Names of files stay as they are."""
     text = text.strip()
-    return text and text[0].upper() + text[1:] + ("" if text[-1] in ".!?:…" else ".")
+    if not text:
+        return ""
+    if text.split()[0].rstrip(",:").isalpha():
+        text = text[0].upper() + text[1:]
+    return text if text[-1] in ".!?:…" else f"{text}."

@@ -28,6 +28,7 @@ class DataTab:
     def __init__(self, frame: Frame, recipes: Recipes):
         self.frame, self.recipes = frame, recipes
         self.at = None
+        self._checked: dict[tuple[Any, ...], str] = {}
         self.notice = panel(elem_id="data-notice")
         self.system = gr.Textbox(
             label="Who is the assistant? (system prompt of every row that brings none)",
@@ -69,13 +70,18 @@ class DataTab:
         return {"project": project.name, "stamp": counts_stamp(project)}
 
     def _checks(self, project: Project) -> str:
-        with Store(project.data) as store:
-            if not 0 < store.count() <= _CHECKED_ROWS:
-                return ""
-            wanted = self.recipes.of(project)
-            renderer = renderer_of(project, wanted)
-            check = quality.check(store, renderer, wanted.train.max_length)
-        return draw("checks", check=check)
+        """What there is to put right; kept while nothing changes, because it reads every row."""
+        wanted = self.recipes.of(project)
+        renderer = renderer_of(project, wanted)
+        key = (project.path, counts_stamp(project), wanted.train.max_length, renderer is None, wanted.model)
+        if key not in self._checked:
+            if len(self._checked) > 50:
+                self._checked.clear()
+            with Store(project.data) as store:
+                few = 0 < store.count() <= _CHECKED_ROWS
+                check = quality.check(store, renderer, wanted.train.max_length) if few else None
+            self._checked[key] = draw("checks", check=check) if check else ""
+        return self._checked[key]
 
     def _parts(self, project: Project, row: Row, store: Store) -> tuple[list[tuple[str, bool]], str]:
         """The row as the model sees it, in pieces with whether they are learnt; and a word on it."""

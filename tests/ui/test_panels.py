@@ -80,3 +80,9 @@ def test_sizes_and_changes() -> None:
     assert say.size(2.1e9) == "2.1 GB"
     assert say.memory(24 * 2**30) == "24 GB"
     assert say.percent(-0.31) == "−31 %"
+
+
+def test_sentences_leave_names_alone() -> None:
+    assert say.sentence("there are no rows, so far") == "There are no rows, so far."
+    assert say.sentence("broken.jsonl is broken at line 17") == "broken.jsonl is broken at line 17."
+    assert say.sentence("") == ""
