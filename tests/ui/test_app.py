@@ -43,17 +43,12 @@ def end(process: subprocess.Popen) -> None:
     process.wait(20)
 
 
-def test_starts_quickly_and_without_torch(with_builtin: Workspace) -> None:
-    end(start(with_builtin.home)[0])
-    began = time.monotonic()
+def test_it_starts_without_torch(with_builtin: Workspace) -> None:
+    """How quickly is measured by `python -m benchmarks.start`."""
     process, url = start(with_builtin.home)
-    wall = time.monotonic() - began
     try:
-        used = psutil.Process(process.pid).cpu_times()
         mapped = {Path(m.path).name for m in psutil.Process(process.pid).memory_maps()}
         assert not {name for name in mapped if "torch" in name}
-        # Its own processor time: the wall clock is as slow as whatever else the machine does.
-        assert used.user + used.system < 2.5, f"{wall:.2f} s by the clock"
         assert "FT Flow" in httpx.get(url).text
     finally:
         end(process)
