@@ -7,10 +7,14 @@ another share or seed.
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from array import array
 from hashlib import blake2b
 
+import numpy as np
+
 from .store import Store
+
+_SIDES = ("", "train", "heldout")
 
 
 def alike(text: str) -> bytes:
@@ -27,25 +31,37 @@ def assign(store: Store, share: float, seed: int, who: str = "") -> tuple[int, i
     would decide the test alone. Another share or seed than last time places every row anew.
     """
     anew = store.split_settings != (share, seed)
-    groups: dict[bytes, list[int]] = defaultdict(list)
-    placed: dict[bytes, str] = {}
-    rows = held = 0
+    ids, sides, starts = _groups(store, seed)
+    if anew:
+        sides[:] = 0
+    held = int((sides == 2).sum())
+    wanted = max(int(share * len(ids) + 0.5), int(share > 0)) if len(starts) > 1 else 0
+    if len(ids):
+        lengths = np.diff(starts, append=len(ids))
+        new = np.add.reduceat(sides == 0, starts, dtype=np.int64)
+        trained = np.add.reduceat(sides == 1, starts, dtype=np.int64) > 0
+        chosen = np.where(trained, 1, 2).astype(np.int8)  # where a group has a place, its new rows follow
+        for group in np.flatnonzero(new).tolist():
+            n = int(new[group])
+            if n == lengths[group]:
+                too_large = n > 1 and n > wanted / 3
+                chosen[group] = 2 if held + n <= wanted and not too_large else 1
+            held += n if chosen[group] == 2 else 0
+        sides = np.where(sides == 0, np.repeat(chosen, lengths), sides)
+    store.set_split(zip(ids.tolist(), map(_SIDES.__getitem__, sides.tolist())), share, seed, who)
+    return len(ids) - held, held
+
+
+def _groups(store: Store, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ids and places (as in _SIDES) of all rows, equal rows beside each other, and where each group of them starts."""
+    key = seed.to_bytes(8, "big")
+    ids, sides, hashes = array("q"), array("b"), bytearray()
     for id, text, split in store.texts():
-        rows += 1
-        key = alike(text)
-        if split and not anew:
-            placed[key] = "train" if placed.get(key) == "train" else split
-            held += split == "heldout"
-        else:
-            groups[key].append(id)
-    several = len(groups.keys() | placed.keys()) > 1
-    wanted = max(int(share * rows + 0.5), int(share > 0)) if several else 0
-    splits: list[tuple[int, str]] = []
-    for key in sorted(groups, key=lambda key: blake2b(key, key=seed.to_bytes(8, "big"), digest_size=16).digest()):
-        ids = groups[key]
-        too_large = len(ids) > 1 and len(ids) > wanted / 3
-        side = placed.get(key) or ("heldout" if held + len(ids) <= wanted and not too_large else "train")
-        held += len(ids) if side == "heldout" else 0
-        splits += [(id, side) for id in ids]
-    store.set_split(splits, share, seed, who)
-    return rows - held, held
+        ids.append(id)
+        sides.append(_SIDES.index(split))
+        hashes += blake2b(alike(text), key=key, digest_size=16).digest()
+    high, low = np.frombuffer(hashes, ">u8").reshape(-1, 2).T
+    order = np.lexsort((low, high))
+    differs = (np.diff(high[order]) != 0) | (np.diff(low[order]) != 0)
+    starts = np.concatenate([[0], np.flatnonzero(differs) + 1]) if len(order) else order
+    return np.frombuffer(ids, np.int64)[order], np.frombuffer(sides, np.int8)[order], starts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from typing import Any, Literal, get_args
 
 from ..conversation import Conversation, Message
 from ..errors import FTError
-from . import operations, views
+from . import columns, conversations, migrate, operations, search, views
+from .columns import Query
 from .operations import Operation
 
 Status = Literal["candidate", "accepted", "rejected"]
@@ -28,7 +30,8 @@ View = Literal["all", "review", "rejected", "train", "heldout"]
 _WAIT_S = 60
 """How long a write waits for another one."""
 
-_SCHEMA_VERSION = 1
+_INDEX_AT_ONCE = 1000
+"""Conversations that go into the search index in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,18 @@ class Row:
     status: Status
     split: Literal["train", "heldout", ""]
     version: int
+
+
+Selection = Iterable[int] | Query
+"""Rows by id, or all rows that a query finds."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some rows of a query's answer, and how many it has."""
+
+    rows: list[Row]
+    total: int
 
 
 @dataclass(frozen=True)
@@ -81,14 +96,10 @@ class Store:
         self.path = path
         self._idle: deque[sqlite3.Connection] = deque()
         try:
-            with self._connection() as db:
-                if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                    _create(db)
-                found = db.execute("PRAGMA user_version").fetchone()[0]
+            with self.connection() as db:
+                migrate.to_current(db)
         except sqlite3.DatabaseError as error:
             raise FTError(f"{path} cannot be opened as a dataset: {error}", "Restore it from a copy.") from None
-        if found != _SCHEMA_VERSION:
-            raise FTError(f"{path} was written by a newer FT Flow", "Update FT Flow.")
 
     def __enter__(self) -> Store:
         return self
@@ -101,15 +112,15 @@ class Store:
             self._idle.pop().close()
 
     @contextlib.contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A connection that nobody else uses until it is given back."""
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses until it is given back. For the modules beside this."""
         try:
             db = self._idle.pop()
         except IndexError:
             db = sqlite3.connect(self.path, timeout=_WAIT_S, isolation_level=None, check_same_thread=False)
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = NORMAL")  # in WAL a killed process loses nothing
-            db.create_function("has_text", 2, _has_text, deterministic=True)
+            db.create_function("has_text", 2, search.has_text, deterministic=True)
         try:
             yield db
         except BaseException:
@@ -118,8 +129,15 @@ class Store:
         self._idle.append(db)
 
     @contextlib.contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._connection() as db, _transaction(db):
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """One state of the rows, however long it is read and whatever others write. For the modules beside this."""
+        with self.connection() as db, transaction(db, "DEFERRED"):
+            yield db
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """The one writer; an exception takes back what it did. For the modules beside this."""
+        with self.connection() as db, transaction(db):
             yield db
 
     # --- reading
@@ -127,40 +145,80 @@ class Store:
     @property
     def system(self) -> str:
         """The project's system prompt: that of every conversation that brings none."""
-        with self._connection() as db:
+        with self.connection() as db:
             return operations.setting(db, "system")
 
     @property
     def split_settings(self) -> tuple[float, int] | None:
         """Share and seed of the split, None before there is one."""
-        with self._connection() as db:
+        with self.connection() as db:
             value = operations.setting(db, "split")
         return tuple(json.loads(value)) if value else None
 
     def rows(self, offset: int = 0, limit: int = 100, view: View = "all", search: str = "") -> list[Row]:
         """A page, in the order in which rows came. `search` is text that a message has, in any case."""
-        with self._connection() as db:
-            ids = views.page(db, view, offset, limit, search.casefold())
-            found = db.execute("SELECT * FROM rows WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id", (ids,))
-            return [_row(r) for r in found]
+        with self.reading() as db:
+            return self._page(db, Query(view, search), offset, limit)
 
     def count(self, view: View = "all", search: str = "") -> int:
-        with self._connection() as db:
-            return views.count(db, view, search.casefold())
+        with self.reading() as db:
+            return self._total(db, Query(view, search))
+
+    def page(self, query: Query, offset: int = 0, limit: int = 100) -> Page:
+        """A page of the rows that a query finds, in its order, and how many these are, both of one state."""
+        if query.search:
+            self.index(seconds=0.1)
+        with self.reading() as db:
+            return Page(self._page(db, query, offset, limit), self._total(db, query))
+
+    def _page(self, db: sqlite3.Connection, query: Query, offset: int, limit: int) -> list[Row]:
+        if query.plain:
+            ids = views.page(db, query.view, offset, limit)
+        else:
+            ids = columns.select(db, self.path, query)[offset : offset + limit].tolist()
+        return [_row(r) for r in db.execute(f"{_ROWS_IN} ORDER BY key", (json.dumps(ids),))]
+
+    def _total(self, db: sqlite3.Connection, query: Query) -> int:
+        return views.count(db, query.view) if query.plain else len(columns.select(db, self.path, query))
+
+    def ids(self, db: sqlite3.Connection, selection: Selection) -> list[int]:
+        """Of a selection, as `db` (from `reading`, or from `writing` before it changes anything) sees it."""
+        if isinstance(selection, Query):
+            return columns.select(db, self.path, selection).tolist()
+        return list(selection)
+
+    def sources(self) -> dict[str, int]:
+        """The files and generations that rows came from, with how many came from each."""
+        with self.reading() as db:
+            return columns.sources(db, self.path)
+
+    def index(self, seconds: float = 1.0) -> int:
+        """Brings the search index up for so long, and returns how many conversations it still lacks.
+
+        Search is right without it, but reads those. After a large import, call it in the background until it
+        returns 0; others can write in between.
+        """
+        until = time.monotonic() + seconds
+        with self.connection() as db:
+            left = search.behind(db)
+        while left and time.monotonic() < until:
+            with self.writing() as db:
+                left = search.catch_up(db, _INDEX_AT_ONCE)
+        return left
 
     def get(self, id: int) -> Row:
         """Raises FTError when there is no such row, or it was deleted."""
-        with self._connection() as db:
+        with self.connection() as db:
             return _get(db, id)
 
     def counts(self) -> Counts:
-        with self._connection() as db, _transaction(db, "DEFERRED"):
+        with self.reading() as db:
             return _counts(db)
 
     def stats(self) -> Stats:
         """The counts and the fingerprint; the latter reads every row (a second for 300,000)."""
         digest = sha256()
-        with self._connection() as db, _transaction(db, "DEFERRED"):
+        with self.reading() as db:
             counts = _counts(db)
             for _, text, split in _texts(db, None):
                 digest.update(fingerprint_line(text, split))
@@ -168,7 +226,7 @@ class Store:
 
     def texts(self, split: str | None = None) -> Iterator[tuple[int, str, str]]:
         """Id, Conversation.canonical() and split of every row that is trained on, as `conversations`."""
-        with self._connection() as db, _transaction(db, "DEFERRED"):
+        with self.reading() as db:
             yield from _texts(db, split)
 
     def conversations(self, split: str | None = None) -> Iterator[tuple[int, Conversation, str]]:
@@ -176,14 +234,14 @@ class Store:
 
         `split` takes one side of it: train or heldout.
         """
-        with self._connection() as db, _transaction(db, "DEFERRED"):
+        with self.reading() as db:
             system = operations.setting(db, "system")
             for r in _trained(db, split):
-                yield r["id"], _conversation(r).with_system(system), r["split"]
+                yield r["id"], conversations.read(r["messages"], r["origin"]).with_system(system), r["split"]
 
     def log(self, limit: int = 100) -> list[Operation]:
         """What was done, the last first."""
-        with self._connection() as db:
+        with self.connection() as db:
             found = db.execute("SELECT id, what, who, at, state FROM operations ORDER BY id DESC LIMIT ?", (limit,))
             return [Operation(*r) for r in found]
 
@@ -196,78 +254,79 @@ class Store:
         return self._has("undone")
 
     def _has(self, state: str) -> bool:
-        with self._connection() as db:
+        with self.connection() as db:
             return db.execute("SELECT 1 FROM operations WHERE state = ? LIMIT 1", (state,)).fetchone() is not None
 
     # --- changing; each is one operation
 
-    def add(
-        self, conversations: Iterable[Conversation], status: Status = "accepted", who: str = "", part_of: str = ""
-    ) -> int:
-        """Adds rows at the end and returns how many; all of them or, when `conversations` raises, none.
+    def add(self, rows: Iterable[Conversation], status: Status = "accepted", who: str = "", part_of: str = "") -> int:
+        """Adds rows at the end and returns how many; all of them or, when `rows` raises, none.
 
         Rows that come with the same `part_of` (a job's id) one call after the other are one operation, as long as
         nothing else happens in between.
         """
         _known(status, Status)
-        with self._connection() as db:
-            db.execute("CREATE TEMP TABLE staged(origin TEXT, messages TEXT)")
-            with _transaction(db, "DEFERRED"):
-                db.executemany("INSERT INTO staged VALUES (?, ?)", ((c.origin, _stored(c)) for c in conversations))
+        with self.connection() as db, conversations.staging(db):
+            with transaction(db, "DEFERRED"):
+                conversations.stage(db, ((None, None, c) for c in rows))
             added = db.execute("SELECT COUNT(*) FROM staged").fetchone()[0]
             if added:
-                with _transaction(db):
+                with transaction(db):
+                    kept = conversations.keep_staged(db)
                     last = db.execute("SELECT COALESCE(MAX(id), 0) FROM rows").fetchone()[0]
                     db.execute(
-                        "INSERT INTO rows(id, status, origin, messages)"
-                        " SELECT ? + rowid, ?, origin, messages FROM staged ORDER BY rowid",
-                        (last, status),
+                        "INSERT INTO rows(id, status, conversation) SELECT ? + n, ?, ? + n FROM staged ORDER BY n",
+                        (last, status, kept),
                     )
                     operations.record_add(db, last + 1, last + added, who, part_of)
-            db.execute("DROP TABLE staged")
         return added
 
     def edit(self, id: int, messages: Sequence[Message], version: int, who: str = "") -> Row:
         """Replaces the row's messages. Raises EditConflict when the row is no longer at `version`."""
-        text = _stored(Conversation(tuple(messages)))
-        with self._write() as db:
+        conversations.stored(Conversation(tuple(messages)))
+        with self.writing() as db, conversations.staging(db):
             row = _get(db, id)
             if row.version != version:
                 raise EditConflict(row, tuple(messages))
-            operations.change(db, "messages", [(id, text)], f"row {id} edited", who)
+            edited = Conversation(tuple(messages), row.conversation.origin)
+            if edited != row.conversation:
+                conversations.stage(db, [(id, None, edited)])
+                kept = conversations.keep_staged(db)
+                operations.change(db, "conversation", [(id, kept + 1)], f"row {id} edited", who)
             return _get(db, id)
 
-    def set_status(self, ids: Iterable[int], status: Status, who: str = "") -> int:
+    def set_status(self, selection: Selection, status: Status, who: str = "") -> int:
         """Returns how many rows that changed; rows deleted meanwhile are not among them."""
         _known(status, Status)
         done = {"candidate": "put back to review"}.get(status, status)
-        with self._write() as db:
-            return operations.change(db, "status", ((id, status) for id in ids), f"{{n}} {done}", who)
+        with self.writing() as db:
+            wanted = ((id, status) for id in self.ids(db, selection))
+            return operations.change(db, "status", wanted, f"{{n}} {done}", who)
 
-    def delete(self, ids: Iterable[int], who: str = "") -> int:
+    def delete(self, selection: Selection, who: str = "") -> int:
         """Returns how many rows that deleted."""
-        with self._write() as db:
-            return operations.change(db, "alive", ((id, 0) for id in ids), "{n} deleted", who)
+        with self.writing() as db:
+            return operations.change(db, "alive", ((id, 0) for id in self.ids(db, selection)), "{n} deleted", who)
 
     def set_system(self, text: str, who: str = "") -> None:
-        _encodable(text)
-        with self._write() as db:
+        conversations.encodable(text)
+        with self.writing() as db:
             operations.configure(db, {"system": text}, "system prompt changed", who)
 
     def set_split(self, splits: Iterable[tuple[int, str]], share: float, seed: int, who: str = "") -> int:
         """Puts rows by id into train or heldout, and keeps what the split was made with. Returns rows changed."""
-        with self._write() as db:
+        with self.writing() as db:
             made_with = {"split": json.dumps([share, seed])}
             return operations.change(db, "split", splits, "split of {n}", who, made_with)
 
     def undo(self, who: str = "") -> str | None:
         """Reverses the last operation and says what it was; None when there is none."""
-        with self._write() as db:
+        with self.writing() as db:
             return operations.undo(db, who)
 
     def redo(self, who: str = "") -> str | None:
         """Does again what was undone last and says what it was; None when there is none."""
-        with self._write() as db:
+        with self.writing() as db:
             return operations.redo(db, who)
 
 
@@ -280,20 +339,11 @@ def fingerprint_line(text: str, split: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
-    """DEFERRED sees one state of the rows however long it reads. On an error `_connection` closes, which reverts."""
+def transaction(db: sqlite3.Connection, kind: str = "IMMEDIATE") -> Iterator[None]:
+    """DEFERRED sees one state of the rows however long it reads. On an error `connection` closes, which reverts."""
     db.execute(f"BEGIN {kind}")
     yield
     db.execute("COMMIT")
-
-
-def _create(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    with _transaction(db):
-        if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # another process may have been faster
-            for statement in operations.SCHEMA + views.SCHEMA:
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
 
 
 def _known(value: str, kind: Any) -> None:
@@ -301,33 +351,19 @@ def _known(value: str, kind: Any) -> None:
         raise FTError(f"{value!r} is not a status", f"It is one of {', '.join(get_args(kind))}.")
 
 
-def _encodable(text: str) -> str:
-    """Raises FTError for half of a UTF-16 pair, which no file and no tokenizer can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise FTError(
-            "the text holds half a character (a lone surrogate)", "Type or paste that place again."
-        ) from None
-    return text
-
-
-def _stored(conversation: Conversation) -> str:
-    if not conversation.messages:
-        raise FTError("a conversation without messages cannot be kept", "Delete the row instead.")
-    return _encodable(conversation.canonical())
-
-
-def _conversation(r: sqlite3.Row) -> Conversation:
-    return Conversation(tuple(Message(role, content) for role, content in json.loads(r["messages"])), r["origin"])
+_ROW = "SELECT rows.id, status, split, version, origin, messages"
+_ROWS_IN = (
+    f"{_ROW} FROM json_each(?) CROSS JOIN rows ON rows.id = json_each.value"
+    " CROSS JOIN conversations ON conversations.id = conversation"
+)
 
 
 def _row(r: sqlite3.Row) -> Row:
-    return Row(r["id"], _conversation(r), r["status"], r["split"], r["version"])
+    return Row(r["id"], conversations.read(r["messages"], r["origin"]), r["status"], r["split"], r["version"])
 
 
 def _get(db: sqlite3.Connection, id: int) -> Row:
-    found = db.execute("SELECT * FROM rows WHERE id = ? AND alive = 1", (id,)).fetchone()
+    found = db.execute(f"{_ROWS_IN} WHERE alive = 1", (json.dumps([id]),)).fetchone()
     if found is None:
         raise FTError(f"there is no row {id}", "It may have been deleted, or its import undone.")
     return _row(found)
@@ -338,17 +374,17 @@ def _brief(conversation: Conversation) -> str:
     return f"{text[:200]}…" if len(text) > 200 else text
 
 
-def _has_text(messages: str, folded: str) -> bool:
-    return any(folded in content.casefold() for _, content in json.loads(messages))
-
-
 def _counts(db: sqlite3.Connection) -> Counts:
     return Counts(*(views.count(db, view) for view in ("all", "train", "heldout", "review", "rejected")))
 
 
 def _trained(db: sqlite3.Connection, split: str | None) -> Iterator[sqlite3.Row]:
     where = views.TRAINED if split is None else views.VIEWS[split]
-    return db.execute(f"SELECT id, messages, origin, split FROM rows WHERE {where} ORDER BY id")
+    return db.execute(
+        "SELECT rows.id, messages, origin, split"
+        " FROM rows CROSS JOIN conversations ON conversations.id = conversation"
+        f" WHERE {where} ORDER BY rows.id"
+    )
 
 
 def _texts(db: sqlite3.Connection, split: str | None) -> Iterator[tuple[int, str, str]]:

@@ -1,12 +1,12 @@
 """Which rows a view of the dataset shows, how many, and where its pages begin, at a cost that hardly grows with them.
 
 SQLite counts its way to an OFFSET, which is too slow to scroll through a million rows. So the store keeps how many
-rows of each view lie in each block of 4096 ids; the write that changes them counts the blocks that it touched again.
+rows of each view lie in each block of 4096 ids; the write that changes them counts the blocks that it touched again,
+and stamps them, so that whoever keeps rows in memory (columns.py) knows which to read again.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable
 
@@ -22,12 +22,13 @@ VIEWS: dict[str, str] = {
     "heldout": f"{TRAINED} AND split = 'heldout'",
 }
 
-_BLOCK_BITS = 12
+BLOCK_BITS = 12
 _PAST_THE_END = 2**62
 
 # One partial index a view: a page reads ids alone, however few of the rows are in the view.
 SCHEMA = (
-    f"CREATE TABLE blocks(block INTEGER PRIMARY KEY, {', '.join(f'n_{name} INTEGER NOT NULL' for name in VIEWS)})",
+    f"CREATE TABLE blocks(block INTEGER PRIMARY KEY, {', '.join(f'n_{name} INTEGER NOT NULL' for name in VIEWS)},"
+    " stamp INTEGER NOT NULL)",
     *(f"CREATE INDEX view_{name} ON rows(id) WHERE {which}" for name, which in VIEWS.items()),
 )
 
@@ -35,58 +36,50 @@ SCHEMA = (
 def recount(db: sqlite3.Connection, blocks: Iterable[int]) -> None:
     sums = ", ".join(f"COALESCE(SUM({which}), 0)" for which in VIEWS.values())
     db.executemany(
-        f"INSERT OR REPLACE INTO blocks SELECT ?1, {sums} FROM rows"
-        f" WHERE id >= ?1 << {_BLOCK_BITS} AND id < (?1 + 1) << {_BLOCK_BITS}",
+        f"INSERT OR REPLACE INTO blocks SELECT ?1, {sums}, RANDOM() FROM rows"
+        f" WHERE id >= ?1 << {BLOCK_BITS} AND id < (?1 + 1) << {BLOCK_BITS}",
         ((block,) for block in blocks),
     )
 
 
 def recount_range(db: sqlite3.Connection, first: int, last: int) -> None:
     """After rows from id `first` to `last` changed."""
-    recount(db, range(first >> _BLOCK_BITS, (last >> _BLOCK_BITS) + 1))
+    recount(db, range(first >> BLOCK_BITS, (last >> BLOCK_BITS) + 1))
 
 
-def recount_changed(db: sqlite3.Connection, operation: int) -> None:
+def recount_changed(db: sqlite3.Connection, operation: int, field: str) -> None:
     """After the rows in `changes` of an operation changed."""
-    found = db.execute(f"SELECT DISTINCT row_id >> {_BLOCK_BITS} FROM changes WHERE operation = ?", (operation,))
+    found = db.execute(
+        f"SELECT DISTINCT row_id >> {BLOCK_BITS} FROM changes WHERE operation = ? AND field = ?", (operation, field)
+    )
     recount(db, [r[0] for r in found])
 
 
-def count(db: sqlite3.Connection, view: str, folded: str = "") -> int:
-    """`folded` is text that a row must have, casefolded; looking for it reads every row of the view."""
-    _known(view)
-    if folded:
-        return db.execute(f"SELECT COUNT(*) {_searching(view)}", (folded,)).fetchone()[0]
+def count(db: sqlite3.Connection, view: str) -> int:
+    known(view)
     return db.execute(f"SELECT COALESCE(SUM(n_{view}), 0) FROM blocks").fetchone()[0]
 
 
-def page(db: sqlite3.Connection, view: str, offset: int, limit: int, folded: str = "") -> str:
-    """The ids of a page as a JSON list, in order."""
-    _known(view)
-    if folded:
-        found = db.execute(f"SELECT id {_searching(view)} ORDER BY id LIMIT ? OFFSET ?", (folded, limit, offset))
-    else:
-        start, rest = _start(db, view, offset)
-        found = db.execute(
-            f"SELECT id FROM rows INDEXED BY view_{view} WHERE {VIEWS[view]} AND id >= ? ORDER BY id LIMIT ? OFFSET ?",
-            (start, limit, rest),
-        )
-    return json.dumps([r[0] for r in found])
+def page(db: sqlite3.Connection, view: str, offset: int, limit: int) -> list[int]:
+    """The ids of a page, in order."""
+    known(view)
+    start, rest = _start(db, view, offset)
+    found = db.execute(
+        f"SELECT id FROM rows INDEXED BY view_{view} WHERE {VIEWS[view]} AND id >= ? ORDER BY id LIMIT ? OFFSET ?",
+        (start, limit, rest),
+    )
+    return [r[0] for r in found]
 
 
 def _start(db: sqlite3.Connection, view: str, offset: int) -> tuple[int, int]:
     """The first id of the block in which row `offset` of the view lies, and how far in it is."""
     for block, n in db.execute(f"SELECT block, n_{view} FROM blocks ORDER BY block"):
         if offset < n:
-            return block << _BLOCK_BITS, offset
+            return block << BLOCK_BITS, offset
         offset -= n
     return _PAST_THE_END, 0
 
 
-def _searching(view: str) -> str:
-    return f"FROM rows WHERE {VIEWS[view]} AND has_text(messages, ?)"
-
-
-def _known(view: str) -> None:
+def known(view: str) -> None:
     if view not in VIEWS:
         raise FTError(f"there is no view {view!r}", f"Views are {', '.join(VIEWS)}.")

@@ -425,6 +425,6 @@ def test_messages_lie_in_the_file_as_canonical_json(tmp_path):
     with Store(tmp_path / "data.sqlite") as store:
         store.add([pair("é")])
         with sqlite3.connect(store.path) as db:
-            (text,) = db.execute("SELECT messages FROM rows").fetchone()
+            (text,) = db.execute("SELECT messages FROM conversations").fetchone()
         db.close()
     assert json.loads(text) == [["user", "é"], ["assistant", "answer"]] and text == pair("é").canonical()

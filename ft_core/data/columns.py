@@ -1,0 +1,195 @@
+"""Sorting and filtering: what decides them, of every row, in memory as one array (22 MB for a million rows).
+
+Kept for a process, because a page opens its store for each question. An answer begins with the stamps of the blocks
+(views.py): only those that some process has written to since are read again.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import FTError
+from . import operations, search, views
+
+Sort = Literal["position", "chars", "turns", "status", "split", "source"]
+
+STATUSES = ("candidate", "accepted", "rejected")
+SPLITS = ("", "train", "heldout")
+
+_ROW = np.dtype(
+    [
+        ("id", "i4"),
+        ("conversation", "i4"),
+        ("chars", "i4"),
+        ("turns", "i4"),
+        ("source", "i4"),
+        ("status", "i1"),
+        ("split", "i1"),
+    ]
+)
+_READ = (
+    "SELECT rows.id, conversation, chars, turns, source,"
+    " CASE status WHEN 'candidate' THEN 0 WHEN 'accepted' THEN 1 ELSE 2 END,"
+    " CASE split WHEN '' THEN 0 WHEN 'train' THEN 1 ELSE 2 END"
+    " FROM rows CROSS JOIN conversations INDEXED BY conversation_facts ON conversations.id = conversation"
+    " WHERE alive = 1 AND rows.id >= ? AND rows.id < ? ORDER BY rows.id"
+)
+_VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "all": lambda rows: np.ones(len(rows), bool),
+    "review": lambda rows: rows["status"] == 0,
+    "rejected": lambda rows: rows["status"] == 2,
+    "train": lambda rows: (rows["status"] != 2) & (rows["split"] == 1),
+    "heldout": lambda rows: (rows["status"] != 2) & (rows["split"] == 2),
+}
+_KEPT = 8
+"""Answers and searches that are kept."""
+_FEW = 20_000
+"""New conversations that are read rather than looked up anew."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """Which rows, in which order. An empty string, and None, mean any."""
+
+    view: str = "all"
+    search: str = ""
+    """Text that a message has, in any case."""
+    status: str = ""
+    split: str | None = None
+    """train, heldout, or '' for the rows without a place."""
+    source: str = ""
+    """A name of `Store.sources`."""
+    sort: Sort = "position"
+    descending: bool = False
+
+    @property
+    def plain(self) -> bool:
+        """It is a view as it lies, which needs no array."""
+        return self == Query(self.view)
+
+    def check(self) -> None:
+        """Raises FTError for a value that does not exist."""
+        views.known(self.view)
+        for value, known, what in (
+            (self.status, ("", *STATUSES), "a status"),
+            (self.split, (None, *SPLITS), "a side of the split"),
+            (self.sort, ("position", "chars", "turns", "status", "split", "source"), "an order"),
+        ):
+            if value not in known:
+                raise FTError(f"{value!r} is not {what}", f"It is one of {', '.join(filter(None, known))}.")
+
+
+def select(db: sqlite3.Connection, path: Path, query: Query) -> np.ndarray:
+    """Ids of the rows that `query` asks for, in its order. In a transaction, so that all of it is one state."""
+    query.check()
+    return _columns(path, operations.setting(db, "store")).select(db, query)
+
+
+def sources(db: sqlite3.Connection, path: Path) -> dict[str, int]:
+    """Names of the sources of living rows, with how many come from each."""
+    rows = _columns(path, operations.setting(db, "store")).rows(db)
+    ids, counts = np.unique(rows["source"], return_counts=True)
+    names = dict(map(tuple, db.execute("SELECT id, name FROM sources")))
+    return dict(sorted((names[id], n) for id, n in zip(ids.tolist(), counts.tolist())))
+
+
+@lru_cache(maxsize=4)
+def _columns(path: Path, store: str) -> _Columns:
+    """Of one store; `store` tells a file from another one that was at the same path before."""
+    return _Columns()
+
+
+class _Columns:
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stamps: dict[int, int] = {}
+        self._parts: dict[int, np.ndarray] = {}
+        self._rows = np.empty(0, _ROW)
+        self._answers: OrderedDict[Query, np.ndarray] = OrderedDict()
+        self._found: OrderedDict[str, tuple[int, np.ndarray]] = OrderedDict()
+
+    def rows(self, db: sqlite3.Connection) -> np.ndarray:
+        with self._lock:
+            self._refresh(db)
+            return self._rows
+
+    def select(self, db: sqlite3.Connection, query: Query) -> np.ndarray:
+        with self._lock:
+            self._refresh(db)
+            if query not in self._answers:
+                _put(self._answers, query, self._ids(db, query))
+            return self._answers[query]
+
+    def _refresh(self, db: sqlite3.Connection) -> None:
+        stamps = dict(map(tuple, db.execute("SELECT block, stamp FROM blocks ORDER BY block")))
+        if stamps == self._stamps:
+            return
+        plain = db.cursor()
+        plain.row_factory = None
+        for block, stamp in stamps.items():
+            if self._stamps.get(block) != stamp:
+                limits = (block << views.BLOCK_BITS, (block + 1) << views.BLOCK_BITS)
+                self._parts[block] = np.fromiter(plain.execute(_READ, limits), _ROW)
+        parts = [self._parts[block] for block in stamps]
+        self._rows = np.concatenate(parts)
+        ends = np.cumsum([len(part) for part in parts])
+        self._parts = dict(zip(stamps, np.split(self._rows, ends[:-1])))  # parts of the array, not copies
+        self._stamps = stamps
+        self._answers.clear()
+
+    def _ids(self, db: sqlite3.Connection, query: Query) -> np.ndarray:
+        rows = self._rows
+        wanted = _VIEWS[query.view](rows)
+        if query.status:
+            wanted &= rows["status"] == STATUSES.index(query.status)
+        if query.split is not None:
+            wanted &= rows["split"] == SPLITS.index(query.split)
+        if query.source:
+            found = db.execute("SELECT id FROM sources WHERE name = ?", (query.source,)).fetchone()
+            wanted &= rows["source"] == (found[0] if found else 0)
+        if query.search:
+            wanted &= self._having(db, query.search.casefold())[rows["conversation"]]
+        rows = rows[wanted]
+        if query.sort == "position":
+            return rows["id"][:: -1 if query.descending else 1].copy()
+        key = _ranks(db)[rows["source"]] if query.sort == "source" else rows[query.sort].astype(np.int32)
+        return rows["id"][np.argsort(-key if query.descending else key, kind="stable")]
+
+    def _having(self, db: sqlite3.Connection, folded: str) -> np.ndarray:
+        """For each conversation by its id, whether it has the text."""
+        last = search.last(db)
+        seen, found = self._found.get(folded, (0, np.zeros(1, bool)))
+        if last > seen:
+            if last - seen > _FEW:
+                seen, found = 0, np.zeros(1, bool)
+            grown = np.zeros(last + 1, bool)
+            grown[: len(found)] = found
+            grown[search.matching(db, folded, seen)] = True
+            seen, found = last, grown
+        _put(self._found, folded, (seen, found))
+        return found
+
+
+def _put(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """The newest at the end; the oldest goes."""
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > _KEPT:
+        kept.popitem(last=False)
+
+
+def _ranks(db: sqlite3.Connection) -> np.ndarray:
+    """For each source by its id, its place in the order of names."""
+    ids = [r[0] for r in db.execute("SELECT id FROM sources ORDER BY name")]
+    ranks = np.zeros(max(ids, default=0) + 1, np.int32)
+    ranks[ids] = np.arange(len(ids))
+    return ranks
