@@ -132,9 +132,34 @@ def _data(sub: Any) -> None:
     split = _verb(data, verbs.data_split, "choose the rows held out; rows chosen before stay", "split")
     split.add_argument("--heldout", type=float, metavar="SHARE", help="0 to 0.5 (default 0.1)")
     split.add_argument("--seed", type=int, metavar="N")
+    _rows(data)
     _verb(data, verbs.data_undo, "take back the last change", "undo")
     _verb(data, verbs.data_redo, "do it again", "redo")
     _verb(data, verbs.data_stats, "how many rows, and their fingerprint", "stats")
+
+
+def _rows(data: Any) -> None:
+    find = _verb(data, verbs.data_search, "rows that have a text, in any case", "search")
+    find.add_argument("text")
+    find.add_argument("--limit", type=int, default=20, metavar="N", help="how many are shown (default: %(default)s)")
+    find.add_argument("--sort", default="position", metavar="BY", help="position, chars, turns, status, split, source")
+    find.add_argument("--descending", action="store_true", help="the largest first")
+    put = _verb(data, verbs.data_replace, "find and replace in all rows, as one change", "replace")
+    put.add_argument("--find", required=True, metavar="TEXT")
+    put.add_argument("--with", required=True, dest="put", metavar="TEXT", help=r"with --regex, \1 is the first group")
+    put.add_argument("--regex", action="store_true", help="--find is a regular expression")
+    put.add_argument("--ignore-case", action="store_true")
+    put.add_argument("--role", default="", help="only in messages of: system, user, assistant, tool")
+    put.add_argument("--search", default="", metavar="TEXT", help="only in rows that have this text")
+    put.add_argument("--preview", action="store_true", help="only say what would change")
+    for parser in (find, put):
+        parser.add_argument("--view", default="all", help="all, review, rejected, train, heldout")
+    named = _verb(data, verbs.data_versions, "named versions of the rows, the newest first", "versions")
+    named.add_argument("--limit", type=int, default=100, metavar="N", help="how many rows of a --diff are listed")
+    do = named.add_mutually_exclusive_group()
+    do.add_argument("--name", help="name the rows as they are now")
+    do.add_argument("--diff", nargs="+", metavar="NAME", help="what changed from one version to another, or to now")
+    do.add_argument("--restore", metavar="NAME", help="go back to a version; undo takes that back")
 
 
 def _export(sub: Any) -> None:

@@ -114,6 +114,66 @@ def data_split(args: Arguments, workspace: Workspace, out: Out) -> None:
     out.result({"train": train, "heldout": heldout}, f"{train} rows to train, {heldout} held out")
 
 
+def data_search(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `total`; `rows`: the first of them, `{id, status, split, origin, messages}`."""
+    from .data.columns import Query
+
+    with _store(workspace.project(args.project)) as store:
+        store.index(seconds=60)
+        found = store.page(Query(args.view, args.text, sort=args.sort, descending=args.descending), 0, args.limit)
+    rows = [{"id": r.id, "status": r.status, "split": r.split} | r.conversation.to_dict() for r in found.rows]
+    lines = [f"{r['id']:>8}  {' / '.join(m['content'] for m in r['messages'])[:200]!r}" for r in rows]
+    out.result({"total": found.total, "rows": rows}, "\n".join([*lines, f"{found.total:,} found"]))
+
+
+def data_replace(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `rows` that change. With --preview also `places` and `changes`, `[{id, before, after}]` as messages."""
+    from .data import bulk
+    from .data.columns import Query
+
+    find = bulk.Find(args.find, args.put, args.regex, not args.ignore_case, args.role)
+    query = Query(args.view, args.search)
+    with _store(workspace.project(args.project)) as store:
+        if not args.preview:
+            rows = bulk.replace_text(store, query, find, who="command line")
+            out.result({"rows": rows}, f"{rows} rows changed")
+            return
+        seen = bulk.preview(store, query, find)
+    changes = [
+        {"id": r.id, "before": r.before.to_dict()["messages"], "after": r.after.to_dict()["messages"]}
+        for r in seen.replacements
+    ]
+    for r in seen.replacements:
+        for before, after in zip(r.before.messages, r.after.messages):
+            if before != after:
+                out.say(f"{r.id} {before.role}\n- {before.content}\n+ {after.content}")
+    result = {"rows": seen.rows, "places": seen.places, "changes": changes}
+    out.result(result, f"{seen.places} places in {seen.rows} rows would change")
+
+
+def data_versions(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `versions: [{name, who, at, current}]`; --name: `named`; --restore: `restored`, `changes`; --diff:
+    `added`, `removed`, `changed`, `system: [before, after]`, `changes: [{id, kind, before, after}]`."""
+    from .data import versions
+
+    with _store(workspace.project(args.project)) as store:
+        if args.name is not None:
+            named = versions.name(store, args.name, "command line")
+            out.result({"named": named.name}, f"version {named.name}")
+        elif args.restore is not None:
+            changes = versions.restore(store, args.restore, "command line")
+            out.result({"restored": args.restore, "changes": changes}, f"back to version {args.restore}")
+        elif args.diff is not None:
+            before, after = [*args.diff, ""][:2]
+            result = asdict(versions.diff(store, before, after, limit=args.limit))
+            counts = ", ".join(f"{result[kind]:,} {kind}" for kind in ("added", "removed", "changed"))
+            lines = [f"{change['kind']}: row {change['id']}" for change in result["changes"]]
+            out.result(result, "\n".join([*lines, counts]))
+        else:
+            found = [asdict(version) for version in versions.versions(store)]
+            out.result({"versions": found}, "\n".join(v["name"] for v in found) or "no versions yet")
+
+
 def data_undo(args: Arguments, workspace: Workspace, out: Out) -> None:
     with _store(workspace.project(args.project)) as store:
         undone = store.undo()

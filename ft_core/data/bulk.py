@@ -210,7 +210,7 @@ def _stage(db: sqlite3.Connection, ids: Iterable[int], change: Callable[[Convers
 def _candidates(db: sqlite3.Connection, store: Store, selection: Selection, find: Find | None) -> list[int]:
     """Ids of a selection, without those that the search index knows not to have the text."""
     ids = store.ids(db, selection)
-    if find is None or find.regex or not find.case:  # a pattern's idea of case is not quite the index's
+    if find is None or find.regex:
         return ids
     having = set(store.ids(db, Query(search=find.find)))
     return [id for id in ids if id in having]
