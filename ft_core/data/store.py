@@ -33,6 +33,9 @@ _WAIT_S = 60
 _INDEX_AT_ONCE = 1000
 """Conversations that go into the search index in one transaction."""
 
+_INDEX_BEFORE_SEARCH_S = 0.1
+"""How long a search brings the index up before it looks."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -157,6 +160,8 @@ class Store:
 
     def rows(self, offset: int = 0, limit: int = 100, view: View = "all", search: str = "") -> list[Row]:
         """A page, in the order in which rows came. `search` is text that a message has, in any case."""
+        if search:
+            self.index(seconds=_INDEX_BEFORE_SEARCH_S)
         with self.reading() as db:
             return self._page(db, Query(view, search), offset, limit)
 
@@ -167,7 +172,7 @@ class Store:
     def page(self, query: Query, offset: int = 0, limit: int = 100) -> Page:
         """A page of the rows that a query finds, in its order, and how many these are, both of one state."""
         if query.search:
-            self.index(seconds=0.1)
+            self.index(seconds=_INDEX_BEFORE_SEARCH_S)
         with self.reading() as db:
             return Page(self._page(db, query, offset, limit), self._total(db, query))
 
@@ -201,9 +206,16 @@ class Store:
         until = time.monotonic() + seconds
         with self.connection() as db:
             left = search.behind(db)
-        while left and time.monotonic() < until:
-            with self.writing() as db:
-                left = search.catch_up(db, _INDEX_AT_ONCE)
+            db.execute("PRAGMA busy_timeout = 0")  # whoever has something to write goes first
+            while left and time.monotonic() < until:
+                try:
+                    with transaction(db):
+                        left = search.catch_up(db, _INDEX_AT_ONCE)
+                except sqlite3.OperationalError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                        raise
+                    time.sleep(0.02)
+            db.execute(f"PRAGMA busy_timeout = {_WAIT_S * 1000}")
         return left
 
     def get(self, id: int) -> Row:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,15 @@ def test_the_index_follows_and_others_write_meanwhile(tmp_path):
         assert store.index(seconds=0) == 0  # a search brings in what little is new
         store.undo()
         assert other.count(search="changed") == 0 and other.count(search="number 6") == 111
+
+
+def test_a_search_does_not_wait_for_a_writer(store):
+    store.add(talk(f"number {n}") for n in range(500))
+    with store.writing():
+        start = time.monotonic()
+        assert store.page(Query(search="number 77")).total == 1 and store.index(seconds=0.1) == 500
+        assert time.monotonic() - start < 10
+    assert store.index() == 0 and store.page(Query(search="number 77")).total == 1
 
 
 def test_a_store_that_takes_anothers_place_is_not_taken_for_it(tmp_path):
