@@ -195,7 +195,9 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
             f"{where} is not YAML{line}: {getattr(error, 'problem', error)}",
             "Look at the indentation there, and put text with : ? # or brackets into quotation marks.",
         ) from None
-    return _section(Recipe, {} if value is None else value, where)
+    except RecursionError:
+        raise FTError(f"{where} is nested too deeply", "A recipe has sections, and fields in them.") from None
+    return _section(Recipe, value, where)
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:
@@ -227,8 +229,9 @@ def dump(recipe: Recipe) -> str:
 
 
 def _section(cls: type, value: Any, where: str) -> Any:
+    value = {} if value is None else value  # every field of it left out, or made a comment
     if not isinstance(value, dict):
-        raise FTError(f"{where}: a list of fields is expected, not {value!r}")
+        raise FTError(f"{where}: a list of fields is expected, not {value!r}", "One a line, as in `steps: 100`.")
     types = get_type_hints(cls)
     known = [f.name for f in fields(cls)]
     for key in value:
@@ -259,7 +262,7 @@ def _value(kind: Any, value: Any, limits: Any, place: str) -> Any:
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         if not isinstance(value, list) or not all(isinstance(v, item) for v in value):
-            raise FTError(f"{place} is a list of text, not {value!r}")
+            raise FTError(f"{place} is a list of text, not {value!r}", "Write it in brackets: [one, two].")
         return tuple(value)
     if kind is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
@@ -268,7 +271,7 @@ def _value(kind: Any, value: Any, limits: Any, place: str) -> Any:
             pass
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-        raise FTError(f"{place} is {names[kind]}, not {value!r}")
+        raise FTError(f"{place} is {names[kind]}, not {value!r}", "Leave it out to have the default.")
     if "low" in limits and not limits["low"] <= value <= limits["high"]:
         raise FTError(f"{place} is {value}", f"It lies between {limits['low']:g} and {limits['high']:g}.")
     if "options" in limits and value not in limits["options"]:

@@ -68,7 +68,10 @@ def write(conversations: Iterable[Conversation], path: Path, shape: str = "messa
     with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
         rows, used = _gather(conversations, shape, spool)
         if not rows:
-            raise FTError("there are no rows to write")
+            raise FTError(
+                "there are no rows to write",
+                "Import or generate some; rows to train and held out are told apart once they are split.",
+            )
         columns = _columns(shape, used)
         spool.seek(0)
         try:

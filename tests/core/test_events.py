@@ -55,7 +55,7 @@ def test_events_come_back_as_they_were(path):
     written(path, every)
     assert events.read(path) == (every, path.stat().st_size)
     assert len(path.read_text().splitlines()) == len(every)
-    assert all(abs(e.at - time.time()) < 60 for e in every)
+    assert all(abs(e.at - time.time()) < 60 for e in every[len(RUN) :])  # RUN is as old as this module
     assert events.read(path.with_name("none")) == ([], 0)
 
 
