@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
+import signal
 import sys
 import time
 import traceback
@@ -33,8 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         result = arguments.verb(arguments, workspace, verbs.Out(arguments.json))
     except FTError as error:
         return _complain(error, JOB_FAILED if isinstance(error, verbs.JobFailed) else REFUSED)
+    except verbs.JobStopped as stopped:
+        verbs.Out(arguments.json).result(stopped.result)
+        return INTERRUPTED
     except KeyboardInterrupt:
         print("interrupted; what was done is kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our words has left, as `| head -1` does; a job goes on without us
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit complains
         return INTERRUPTED
     except Exception:  # the front door's last resort
         return _defect(workspace)
@@ -54,8 +62,12 @@ def _defect(workspace: Workspace | None) -> int:
         print(trace, file=sys.stderr)
         return DEFECT
     log = workspace.home / "log.txt"
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"{time.strftime('%F %T')}\n{trace}\n")
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%F %T')}\n{trace}\n")
+    except OSError as error:
+        print(trace, file=sys.stderr)
+        return _complain(FTError(f"{log} cannot be written: {error.strerror}", "Is the disk full?"), DEFECT)
     return _complain(FTError("internal", f"This is a defect of FT Flow; the trace is in {log}."), DEFECT)
 
 
@@ -180,4 +192,7 @@ def _export(sub: Any) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` and a supervisor mean what Ctrl-C means
+    for stream in (sys.stdout, sys.stderr):  # JSON is UTF-8 whatever the terminal's language, and odd names print too
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     sys.exit(main())

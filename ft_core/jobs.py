@@ -132,9 +132,11 @@ def resume(job: Job, secrets: dict[str, str] | None = None) -> None:
     if state in (State.RUNNING, State.QUEUED) and alive(job):
         raise FTError(f"job {job.id} is {state}", "Wait for it, or stop it first.")
     if state is State.FINISHED:
-        raise FTError(f"job {job.id} is finished", "Start a new one to train further.")
+        raise FTError(f"job {job.id} is finished", "Start a new one to go further.")
+    kind = view(job).kind
+    job.pid.unlink(missing_ok=True)  # that process is gone; the job waits for another, and is not interrupted
     writer = EventWriter(job.events)
-    writer.write(Queued(view(job).kind))
+    writer.write(Queued(kind))
     writer.close()
     start(job, secrets)
 

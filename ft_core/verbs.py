@@ -4,10 +4,13 @@ some of them take seconds to load."""
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,14 @@ Arguments = argparse.Namespace
 
 class JobFailed(FTError):
     """The job itself failed, in its own words: exit status 3."""
+
+
+class JobStopped(Exception):
+    """The job was stopped, by Ctrl-C or by `stop`: exit status 130. `result` is what it has."""
+
+    def __init__(self, result: dict[str, Any]):
+        super().__init__(result)
+        self.result = result
 
 
 class Out:
@@ -57,15 +68,8 @@ def data_import(args: Arguments, workspace: Workspace, out: Out) -> None:
     from .data import formats
 
     mapping = dict(_pair(text) for text in args.map)
-    existed = workspace.folder.joinpath(args.project).is_dir()
-    project = workspace.project(args.project, create=True)
-    try:
-        with _store(project) as store:
-            done = formats.import_files(store, [Path(f) for f in args.files], mapping or None, args.partial)
-    except FTError:
-        if not existed:  # a refused import leaves no empty project behind
-            project.remove()
-        raise
+    with _to_fill(workspace, args.project) as (_, store):
+        done = formats.import_files(store, [Path(f) for f in args.files], mapping or None, args.partial)
     for skip in done.skipped:
         out.say(f"skipped: {skip.file}, {skip.row}: {skip.reason}")
     result = {"added": done.added, "skipped": [asdict(s) for s in done.skipped], "ended_at": done.ended_at}
@@ -106,11 +110,9 @@ def data_split(args: Arguments, workspace: Workspace, out: Out) -> None:
     from .data import split
 
     project = workspace.project(args.project)
-    wanted = _recipe(project).data
-    share = wanted.heldout if args.heldout is None else args.heldout
-    seed = wanted.seed if args.seed is None else args.seed
+    wanted = _with_knobs(_recipe(project).data, args)
     with _store(project) as store:
-        train, heldout = split.assign(store, share, seed)
+        train, heldout = split.assign(store, wanted.heldout, wanted.seed)
     out.result({"train": train, "heldout": heldout}, f"{train} rows to train, {heldout} held out")
 
 
@@ -197,6 +199,23 @@ def _store(project: Project):
     return Store(project.data)
 
 
+@contextlib.contextmanager
+def _to_fill(workspace: Workspace, name: str) -> Iterator[tuple[Project, Any]]:
+    """The project and its store, made when it is unknown; a refusal leaves no empty project behind."""
+    existed = workspace.folder.joinpath(name).is_dir()
+    project = workspace.project(name, create=True)
+    with _store(project) as store:
+        try:
+            yield project, store
+            return
+        except FTError as error:
+            refusal = error
+            empty = not (existed or store.can_undo or project.jobs())  # another process may have filled it meanwhile
+    if empty:
+        project.remove()
+    raise refusal
+
+
 def _recipe(project: Project) -> Recipe:
     """The project's recipe as the page left it, else the Balanced preset."""
     return recipe.load(project.recipe) if project.recipe.exists() else recipe.preset("Balanced")
@@ -205,50 +224,64 @@ def _recipe(project: Project) -> Recipe:
 # --- generate, train, evaluate: jobs --------------------------------------------------------------------------------
 
 
-def run(args: Arguments, workspace: Workspace, out: Out) -> int | None:
-    """All that the recipe names, in order; what an earlier run of the same recipe imported is not imported again."""
+def run(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """All that the recipe names, in order; rows that an earlier run of it imported or wrote are not made twice."""
     from .data import formats
     from .export import start as exporting
+    from .generate import synthesize
+    from .train import models
 
     path = Path(args.recipe)
     wanted = recipe.load(path)
+    token = os.environ.get("HF_TOKEN", "") if "hub" in wanted.export.to else ""
+    # What would be refused at the end is refused now, not after hours of work.
+    models.require(wanted.model.base, wanted.model.revision, path.parent)
+    if wanted.export.to:
+        exporting.check(exporting.Wanted("", wanted.export.to, wanted.export.name), token)
     files = [path.parent / f for f in wanted.data.files]
-    project = workspace.project(args.project, create=True)
     result: dict[str, Any] = {}
-    with _store(project) as store:
+    with _to_fill(workspace, args.project) as (project, store):
+        if files:
+            there = store.count()
+            added = 0 if there else formats.import_files(store, files).added
+            result["data"] = {"added": added}
+            out.say(f"{there} rows are there already; no file is imported" if there else f"{added} rows added")
         if wanted.data.system:
             store.set_system(wanted.data.system)
-        if files and not store.count():
-            result["data"] = {"added": formats.import_files(store, files).added}
-            out.say(f"{result['data']['added']} rows added")
-    if wanted.generate.rows:
-        result["generate"] = _generate(project, wanted, out)
+    if wanted.generate.rows and not _was_generated(project, wanted):
+        job = synthesize.start(project, wanted, os.environ.get("OPENAI_API_KEY", ""))
+        result["generate"] = _follow(job, out)
     result["train"] = _train(project, wanted, path.parent, out)
     trained = project.job(result["train"]["job"])
     if result["train"].get("heldout_after") is not None:
         result["compare"] = _evaluate(trained, out)
     if wanted.export.to:
-        token = os.environ.get("HF_TOKEN", "") if "hub" in wanted.export.to else ""
         job = exporting.start(project, trained, list(wanted.export.to), name=wanted.export.name, token=token)
         result["export"] = _follow(job, out)
     out.result(result)
 
 
+def _was_generated(project: Project, wanted: Recipe) -> bool:
+    """Whether a job wrote to its end what `wanted` asks for."""
+    for job in project.jobs():
+        seen = jobs.view(job)
+        if seen.kind == "generate" and seen.state is events.State.FINISHED:
+            if recipe.load(job.recipe).generate == wanted.generate:
+                return True
+    return False
+
+
 def generate(args: Arguments, workspace: Workspace, out: Out) -> None:
-    project = workspace.project(args.project, create=True)
-    wanted = _recipe(project)
-    with _store(project) as store:
-        if args.system:
-            store.set_system(args.system)
-    wanted = replace(wanted, generate=_with_knobs(replace(wanted.generate, rows=args.rows), args))
-    result = _generate(project, wanted, out)
-    out.result(result, f"{result['added']} rows added, to review")
-
-
-def _generate(project: Project, wanted: Recipe, out: Out) -> dict[str, Any]:
     from .generate import synthesize
 
-    return _follow(synthesize.start(project, wanted, os.environ.get("OPENAI_API_KEY", "")), out)
+    with _to_fill(workspace, args.project) as (project, store):
+        wanted = _recipe(project)
+        wanted = replace(wanted, generate=_with_knobs(wanted.generate, args))
+        if args.system:
+            store.set_system(args.system)
+        job = synthesize.start(project, wanted, os.environ.get("OPENAI_API_KEY", ""))
+    result = _follow(job, out)
+    out.result(result, f"{result['added']} rows added, to review")
 
 
 def train(args: Arguments, workspace: Workspace, out: Out) -> None:
@@ -318,7 +351,7 @@ def show(args: Arguments, workspace: Workspace, out: Out) -> None:
 
 def stop(args: Arguments, workspace: Workspace, out: Out) -> None:
     job = workspace.project(args.project).job(args.job)
-    if not jobs.view(job).state.over:
+    if jobs.alive(job):
         jobs.stop(job)
         jobs.wait(job)
     out.result(_summary(job))
@@ -332,21 +365,31 @@ def resume(args: Arguments, workspace: Workspace, out: Out) -> None:
 
 
 def _follow(job: Job, out: Out, offset: int = 0) -> dict[str, Any]:
-    """Prints the job's events until it is over. Ctrl-C stops the job, which keeps what it has."""
-    try:
-        for event in jobs.follow(job, offset):
-            out.json({"job": job.id, **events.to_dict(event)})
-            if text := _text(event):
-                out.say(text)
-    except KeyboardInterrupt:
-        out.say("stopping after this step")
-        jobs.stop(job)
-        jobs.wait(job)
-        raise
+    """Prints the job's events until it is over, and returns its result. Raises JobFailed, and JobStopped.
+
+    Ctrl-C stops the job, which keeps what it has; a second one leaves it to stop alone.
+    """
+    said = 0
+    while True:
+        try:
+            for event in islice(jobs.follow(job, offset), said, None):
+                said += 1
+                out.json({"job": job.id, **events.to_dict(event)})
+                if text := _text(event):
+                    out.say(text)
+            break
+        except KeyboardInterrupt:
+            if job.stop.exists():
+                raise
+            jobs.stop(job)
+            out.say("stopping after this step")
     seen = jobs.view(job)
     if seen.error:
         raise JobFailed(seen.error, seen.hint)
-    return {"job": job.id, "state": seen.state, **seen.result}
+    result = {"job": job.id, "state": seen.state, **seen.result}
+    if seen.state is events.State.STOPPED:
+        raise JobStopped(result)
+    return result
 
 
 def _text(event: events.Event) -> str:

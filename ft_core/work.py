@@ -25,7 +25,8 @@ def job_at(home: Path, path: Path) -> Job:
 def work(job: Job) -> int:
     """Runs the job in this process until it is over. Returns the exit status: 0, or 3 when it failed."""
     secrets = json.loads(sys.stdin.read() or "{}") if not sys.stdin.isatty() else {}
-    signal.signal(signal.SIGTERM, lambda *_: job.stop.touch())
+    for name in (signal.SIGTERM, signal.SIGINT):  # whoever wants this process to end gets a stop that keeps the work
+        signal.signal(name, lambda *_: job.stop.touch())
     os.nice(5)  # the page stays quick while this computes
     writer = EventWriter(job.events)
     try:

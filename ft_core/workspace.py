@@ -38,10 +38,13 @@ class Workspace:
         path = Path(home or os.environ.get("FT_HOME") or Path.home() / ".ft_flow").expanduser().resolve()
         try:
             (path / "cache").mkdir(parents=True, exist_ok=True)
+            reason = "" if os.access(path, os.W_OK) else "it cannot be written"
         except OSError as error:
+            reason = error.strerror
+        if reason:
             raise FTError(
-                f"{path} cannot be used: {error.strerror}", "Set FT_HOME, or --home, to a folder that can be written."
-            ) from None
+                f"{path} cannot be used: {reason}", "Set FT_HOME, or --home, to a folder that can be written."
+            )
         return cls(path, owner)
 
     @property

@@ -73,7 +73,7 @@ def start(
     """
     given = {key: value for key, value in (options or {}).items() if value}
     wanted = Wanted(train_job.id, tuple(dict.fromkeys(to)), name, str(out or ""), **given)
-    _check(wanted, token)
+    check(wanted, token)
     if not jobs.view(train_job).result.get("adapter"):
         raise FTError(f"the training {train_job.id} has no adapter to export", "Let it run to its end, or stop it.")
     job = jobs.create(project, "export", recipe.load(train_job.recipe), asdict(wanted))
@@ -81,7 +81,8 @@ def start(
     return job
 
 
-def _check(wanted: Wanted, token: str) -> None:
+def check(wanted: Wanted, token: str) -> None:
+    """Raises FTError for an unknown kind, and for a Hub without a token."""
     if not wanted.to:
         raise FTError("an export needs a kind", f"Known kinds: {', '.join(KINDS)}.")
     for kind in wanted.to:

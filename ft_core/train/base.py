@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import FTError
 from ..recipe import BUILTIN
 from ..workspace import BUILTIN_REPO, Workspace
 from . import download
@@ -26,11 +25,7 @@ def resolve(base: str, revision: str, workspace: Workspace, relative_to: Path, r
     folder = relative_to / base
     if not folder.is_dir():
         folder = download.snapshot(base, revision, report)
-    if not download.is_whole(folder):
-        raise FTError(
-            f"{base} has no whole model: config.json and safetensors weights are needed",
-            "Weights in other formats (pickles) are not loaded; choose another model or convert it.",
-        )
+    download.require_whole(folder, public_name(base, relative_to))
     return folder.resolve()
 
 

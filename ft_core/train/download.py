@@ -76,13 +76,22 @@ def _refused(repo: str, revision: str, error: Exception) -> FTError:
     )
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether `folder` has a configuration and every weight file that it names."""
+def require_whole(folder: Path, name: str) -> None:
+    """Raises FTError when `folder` lacks a configuration that can be read, or a weight file that it names."""
     index = folder / "model.safetensors.index.json"
     files = {"model.safetensors"}
-    if index.exists():
-        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    return (folder / "config.json").exists() and all((folder / file).exists() for file in files)
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if index.exists():
+            files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        whole = all((folder / file).exists() for file in files)
+    except (OSError, ValueError, KeyError):  # not there, or no JSON
+        whole = False
+    if not whole:
+        raise FTError(
+            f"{name} has no whole model: config.json and safetensors weights are needed",
+            "Weights in other formats (pickles) are not loaded; choose another model or convert it.",
+        )
 
 
 def _reporting(report: Report, repo: str) -> type[tqdm]:

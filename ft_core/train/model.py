@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..errors import FTError
@@ -57,7 +58,7 @@ def load_base(folder: Path, precision: str, device: torch.device, attention: str
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=DTYPES[precision], attn_implementation=attention, local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise FTError(
             f"{folder.name} cannot be loaded: {str(error).splitlines()[0]}", "Choose another base model."
         ) from None

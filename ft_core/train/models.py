@@ -80,6 +80,7 @@ def renderer(wanted: Recipe, workspace: Workspace, relative_to: Path = Path()) -
 def _folder(base: str, revision: str, relative_to: Path) -> Path:
     folder = relative_to / base
     if folder.is_dir():
+        download.require_whole(folder, folder.resolve().name)
         return folder
     return download.snapshot(base, revision, lambda share, what: None, weights=False)
 

@@ -6,6 +6,7 @@ It says what it does as events through `say`, and asks `must_end` between steps 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import shutil
 import sys
@@ -93,6 +94,8 @@ class Session:
     def stepped(self, step: int, figures: dict[str, float]) -> None:
         self.step = step
         values = {name: figures[name] for name in ("loss", "learning_rate", "grad_norm", "epoch")}
+        if not math.isfinite(values["grad_norm"]):  # a step that fp16's scaler skips; JSON has no infinity
+            del values["grad_norm"]
         values |= {"tokens_per_s": figures["tokens"] / figures["seconds"], "memory_bytes": _memory_now()}
         self.say(Metric(step, values))
         self._progress("training")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from pathlib import Path
 
 from .. import jobs, recipe
 from ..data.freeze import freeze
 from ..data.store import Store
-from ..errors import FTError
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
 from . import models
@@ -30,11 +30,10 @@ def create(project: Project, wanted: Recipe, recipe_folder: Path | None = None) 
     folder = recipe_folder or project.path
     models.require(wanted.model.base, wanted.model.revision, folder)
     job = jobs.create(project, "train", wanted)
-    write_whole(job.recipe, recipe.dump(recipe.rebase(wanted, folder, job.path)))
-    try:
+    with ExitStack() as unless_done:  # a refusal, or Ctrl-C while many rows are frozen, leaves no job behind
+        unless_done.callback(shutil.rmtree, job.path)
+        write_whole(job.recipe, recipe.dump(recipe.rebase(wanted, folder, job.path)))
         with Store(project.data) as store:
             freeze(store, job, wanted.data)
-    except FTError:
-        shutil.rmtree(job.path)
-        raise
+        unless_done.pop_all()
     return job

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from ft_core.__main__ import main
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -54,6 +56,23 @@ class FrontDoor:
         assert answer.status == 2, answer
         assert answer.errors.startswith("error: ") and "\nhint: " in answer.errors
         return answer.errors
+
+
+@dataclass(frozen=True)
+class InProcess(FrontDoor):
+    """The same without a process for each call: for what a verb refuses before any work begins."""
+
+    capsys: pytest.CaptureFixture[str] | None = None
+
+    def __call__(self, *words: str | Path) -> Answer:
+        status = main(self.command(*map(str, words))[3:])
+        said = self.capsys.readouterr()
+        return Answer(status, [json.loads(line) for line in said.out.splitlines()], said.err)
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> InProcess:
+    return InProcess(tmp_path / "home", capsys=capsys)
 
 
 @pytest.fixture
@@ -247,17 +266,35 @@ def test_interrupting_keeps_the_work_and_resume_goes_on(
         event = json.loads(line)
         if event.get("event") == "metric" and event["step"] >= 2:
             break
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == 130
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 130
+    result = json.loads(said.splitlines()[-1])
+    assert result["state"] == "stopped" and Path(result["adapter"]).exists()
     (job,) = front_door("jobs").result["jobs"]
     assert job["state"] == "stopped" and job["step"] >= 2
     assert front_door("chat", "What is 3?", "--max-tokens", "2").status == 0
-    resumed = subprocess.Popen(front_door.command("resume", job["job"]), cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    steps = (json.loads(line) for line in resumed.stdout)
-    first = next(e["step"] for e in steps if e.get("event") == "metric" and "loss" in e["values"])
-    assert first == job["step"] + 1
+    resumed = resume(front_door, job)
+    assert "is running" in front_door.refused("resume", job["job"])
     assert front_door("stop", job["job"]).result["state"] == "stopped"
     resumed.communicate(timeout=60)
+    assert resumed.returncode == 130
+    resumed = resume(front_door, front_door("jobs").result["jobs"][0])
+    child = (front_door.home / "local" / front_door.project / "jobs" / job["job"] / "pid").read_text().split()[0]
+    os.kill(int(child), signal.SIGINT)  # as when a supervisor interrupts all that it finds
+    resumed.send_signal(signal.SIGINT)
+    resumed.communicate(timeout=60)
+    assert resumed.returncode == 130
+    assert front_door("show", job["job"]).result["state"] == "stopped"
+
+
+def resume(front_door: FrontDoor, job: dict) -> subprocess.Popen:
+    """A process that has taken the job up again, one step further."""
+    process = subprocess.Popen(front_door.command("resume", job["job"]), cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    heard = (json.loads(line) for line in process.stdout)
+    first = next(e["step"] for e in heard if e.get("event") == "metric" and "loss" in e["values"])
+    assert first == job["step"] + 1
+    return process
 
 
 def test_doctor_says_what_is_here(front_door: FrontDoor) -> None:
@@ -290,3 +327,198 @@ def test_events_come_as_they_happen(front_door: FrontDoor, tiny_model: Path, tmp
     process.communicate(timeout=300)
     assert first["event"] == "queued"
     assert heard < (time.monotonic() - began) / 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--heldout 0.9", "--heldout -1", "--heldout nan", "--heldout inf", "--seed -1", "--seed 9999999999"],
+)
+def test_a_split_keeps_to_the_recipes_limits(in_process: InProcess, tmp_path: Path, words: str) -> None:
+    in_process("data", "import", rows_file(tmp_path))
+    assert "It lies between" in in_process.refused("data", "split", *words.split())
+    assert in_process("data", "stats").result["heldout"] == 0
+
+
+@pytest.mark.parametrize("text", ["train: [1]\n", "train:\n  steps: x\n", "train:\n  probes: x\n", "[" * 5000])
+def test_every_mistake_in_a_recipe_comes_with_a_hint(in_process: InProcess, tmp_path: Path, text: str) -> None:
+    in_process("data", "import", rows_file(tmp_path))
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    assert str(recipe) in in_process.refused("train", "--dry-run", recipe)
+
+
+def test_no_rows_on_the_side_that_is_asked_for(in_process: InProcess, tmp_path: Path) -> None:
+    in_process("data", "import", rows_file(tmp_path))
+    assert "split" in in_process.refused("data", "export", tmp_path / "held.jsonl", "--split", "heldout")
+
+
+def test_a_refused_import_spares_what_another_process_imported(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two imports make the same new project; the one that is refused must not take the other's rows with it."""
+    from ft_core.data import formats
+    from ft_core.data.store import Store
+    from ft_core.errors import FTError
+
+    def refuse(store: Store, *_: object) -> None:
+        with Store(in_process.home / "local" / in_process.project / "data.sqlite") as other:
+            other.add(list(formats.read(rows_file(tmp_path))))
+        raise FTError("no row can be used", "Look at it.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(formats, "import_files", refuse)
+        in_process.refused("data", "import", "rows.jsonl")
+    assert in_process("data", "stats").result["rows"] == 20
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("data: {files: [no-such.jsonl]}\n", "no-such.jsonl"),
+        ("data: {files: [rows.jsonl]}\nmodel: {base: no-such/model}\n", "no-such/model"),
+        ("data: {files: [rows.jsonl]}\nexport: {to: [gguf:Q9]}\n", "gguf:Q9"),
+        ("data: {files: [rows.jsonl]}\nexport: {to: [hub]}\n", "token"),
+    ],
+)
+def test_run_refuses_before_it_works_and_leaves_no_project(
+    in_process: InProcess, tmp_path: Path, text: str, named: str
+) -> None:
+    rows_file(tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(text)
+    assert named in in_process.refused("run", recipe)
+    assert "there is no project" in in_process.refused("data", "stats")
+
+
+def test_generate_that_is_refused_leaves_no_project(in_process: InProcess) -> None:
+    in_process.refused("generate", "-n", "0")
+    in_process.refused("generate", "-n", "3", "--temperature", "9")
+    assert "there is no project" in in_process.refused("jobs")
+
+
+def test_running_a_recipe_twice_makes_no_row_twice(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft_core import events, jobs, recipe
+    from ft_core.generate import synthesize
+    from ft_core.train import start as training
+    from ft_core.workspace import Job, Project
+
+    def finished(project: Project, wanted: recipe.Recipe, *_: object) -> Job:
+        """A job that is over at once: what jobs do is not the matter here."""
+        job = jobs.create(project, "generate" if wanted.generate.rows else "train", wanted)
+        writer = events.EventWriter(job.events)
+        writer.write(events.Finished({"added": 3}))
+        writer.close()
+        return job
+
+    monkeypatch.setattr(synthesize, "start", finished)
+    monkeypatch.setattr(training, "start", finished)
+    rows_file(tmp_path)
+    path = tmp_path / "recipe.yaml"
+    path.write_text("data: {files: [rows.jsonl]}\ngenerate: {rows: 3}\n")
+    first, second = in_process("run", path).result, in_process("run", path).result
+    assert first["data"] == {"added": 20} and first["generate"]["added"] == 3
+    assert second["data"] == {"added": 0} and "generate" not in second
+    assert in_process("data", "stats").result["rows"] == 20
+
+
+def test_a_job_that_was_stopped_while_it_waited_ends_its_verb_with_130(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft_core import events, jobs, recipe
+    from ft_core.train import start as training
+    from ft_core.workspace import Job, Project
+
+    def stopped(project: Project, wanted: recipe.Recipe, *_: object) -> Job:
+        job = jobs.create(project, "train", wanted)
+        writer = events.EventWriter(job.events)
+        writer.write(events.Stopped(0))
+        writer.close()
+        return job
+
+    monkeypatch.setattr(training, "start", stopped)
+    in_process("data", "import", rows_file(tmp_path))
+    answer = in_process("train")
+    assert answer.status == 130
+    assert answer.result["state"] == "stopped" and answer.result["job"]
+
+
+def test_stopping_a_job_that_never_started_does_not_wait_for_it(in_process: InProcess, tmp_path: Path) -> None:
+    from ft_core import jobs, recipe
+    from ft_core.workspace import Workspace
+
+    in_process("data", "import", rows_file(tmp_path))
+    job = jobs.create(Workspace.at(in_process.home).project(in_process.project), "train", recipe.Recipe())
+    assert in_process("stop", job.id).result["state"] == "queued"
+
+
+def test_a_training_that_cannot_be_frozen_leaves_no_job(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft_core.train import start as training
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    in_process("data", "import", rows_file(tmp_path))
+    monkeypatch.setattr(training, "freeze", interrupted)
+    assert in_process("train").status == 130
+    assert in_process("jobs").result == {"jobs": []}
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_folder_that_is_no_whole_model_is_refused_at_once(
+    in_process: InProcess, tiny_model: Path, tmp_path: Path, missing: str
+) -> None:
+    half = tmp_path / "half"
+    half.mkdir()
+    for file in tiny_model.iterdir():
+        if file.name != missing:
+            (half / file.name).symlink_to(file)
+    in_process("data", "import", rows_file(tmp_path))
+    said = in_process.refused("train", recipe_file(tmp_path, half))
+    assert "half has no whole model" in said and str(tmp_path) not in said
+    assert in_process("jobs").result == {"jobs": []}
+
+
+def test_a_reader_that_leaves_is_no_defect(front_door: FrontDoor, tmp_path: Path) -> None:
+    front_door("data", "import", rows_file(tmp_path))
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = subprocess.Popen(
+        front_door.command("data", "stats"), cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "")
+
+
+def test_json_is_utf8_whatever_the_language_of_the_terminal(front_door: FrontDoor, tmp_path: Path) -> None:
+    front_door("data", "import", rows_file(tmp_path))
+    path = tmp_path / "köln.jsonl"
+    answer = front_door("data", "export", path, PYTHONIOENCODING="ascii")
+    assert answer.status == 0 and answer.result["path"] == str(path)
+
+
+def test_a_home_that_cannot_be_written_is_said_before_any_work(
+    in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (in_process.home / "cache").mkdir(parents=True)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != in_process.home)  # root may write everywhere
+    assert "cannot be written" in in_process.refused("data", "stats")
+
+
+def test_a_trace_goes_to_the_terminal_when_the_log_cannot_be_written(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ft_core.data import formats
+
+    def defect(*_: object) -> None:
+        raise AssertionError("a defect of ours")
+
+    monkeypatch.setattr(formats, "import_files", defect)
+    (in_process.home / "log.txt").mkdir(parents=True)
+    answer = in_process("data", "import", rows_file(tmp_path))
+    assert answer.status == 70
+    assert "a defect of ours" in answer.errors and "hint: " in answer.errors
