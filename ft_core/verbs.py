@@ -67,7 +67,7 @@ def _plain(value: Any) -> str:
 def data_import(args: Arguments, workspace: Workspace, out: Out) -> None:
     from .data import formats
 
-    mapping = dict(_pair(text) for text in args.map)
+    mapping = _mapping(args.map)
     with _to_fill(workspace, args.project) as (_, store):
         done = formats.import_files(store, [Path(f) for f in args.files], mapping or None, args.partial)
     for skip in done.skipped:
@@ -76,11 +76,16 @@ def data_import(args: Arguments, workspace: Workspace, out: Out) -> None:
     out.result(result, f"{done.added} rows added, {len(done.skipped)} skipped")
 
 
-def _pair(text: str) -> tuple[str, str]:
-    field, sign, column = text.partition("=")
-    if not (field and sign and column):
-        raise FTError(f"--map {text} is not FIELD=COLUMN", "For example: --map prompt=Question")
-    return field, column
+def _mapping(words: list[str]) -> dict[str, str]:
+    mapping: dict[str, str] = {}
+    for text in words:
+        field, sign, column = text.partition("=")
+        if not (field and sign and column):
+            raise FTError(f"--map {text} is not FIELD=COLUMN", "For example: --map prompt=Question")
+        if field in mapping:
+            raise FTError(f"--map names two columns for {field}", "A field is one column of the file.")
+        mapping[field] = column
+    return mapping
 
 
 def data_export(args: Arguments, workspace: Workspace, out: Out) -> None:

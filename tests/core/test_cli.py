@@ -522,3 +522,11 @@ def test_a_trace_goes_to_the_terminal_when_the_log_cannot_be_written(
     answer = in_process("data", "import", rows_file(tmp_path))
     assert answer.status == 70
     assert "a defect of ours" in answer.errors and "hint: " in answer.errors
+
+
+def test_a_field_is_mapped_once(in_process: InProcess, tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("Frage,Antwort\nWas?,Das.\n")
+    twice = in_process.refused("data", "import", path, "--map", "prompt=Frage", "--map", "prompt=Antwort")
+    assert "two columns for prompt" in twice
+    assert in_process("data", "import", path, "--map", "prompt=Frage", "--map", "completion=Antwort").status == 0
