@@ -34,7 +34,7 @@ def test_every_make_command_is_a_target() -> None:
 def test_the_headless_walk_of_the_readme_runs_as_written(with_builtin, tmp_path: Path) -> None:
     """Rows, training, both answers, a GGUF with its Modelfile: on the built-in model, as a reader would type it."""
     walk = [c for c in commands(README) if c.startswith("python -m ft_core")]
-    assert [shlex.split(c)[5] for c in walk] == ["data", "train", "chat", "export"]
+    assert [shlex.split(c)[5] for c in walk] == ["run", "chat", "export"]
     said = {}
     for command in walk:
         words = shlex.split(command)
