@@ -35,9 +35,12 @@ demo: $(VENV)/test.stamp
 
 # The pictures that README shows.
 screenshots: $(VENV)/test.stamp
-	$(PY) -m pytest tests/browser -k screenshots
+	$(PY) -m pytest tests/browser/test_walk.py -k screenshots
+	cp build/screenshots/trained.png space_config/screenshots/train.png
+	cp build/screenshots/compare.png space_config/screenshots/compare.png
 
 bench: $(VENV)/test.stamp
+	$(PY) -m benchmarks.start
 	$(PY) -m benchmarks.compare
 
 # Long comparisons with reference programs.
