@@ -14,8 +14,9 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from . import verbs
+from . import verbs, verbs_data
 from .errors import FTError
+from .out import JobFailed, JobStopped, Out
 from .recipe import GenerateRecipe, TrainRecipe, docs
 from .workspace import Workspace
 
@@ -32,11 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         workspace = Workspace.at(arguments.home)
-        result = arguments.verb(arguments, workspace, verbs.Out(arguments.json))
+        result = arguments.verb(arguments, workspace, Out(arguments.json))
     except FTError as error:
-        return _complain(error, JOB_FAILED if isinstance(error, verbs.JobFailed) else REFUSED)
-    except verbs.JobStopped as stopped:
-        verbs.Out(arguments.json).result(stopped.result)
+        return _complain(error, JOB_FAILED if isinstance(error, JobFailed) else REFUSED)
+    except JobStopped as stopped:
+        Out(arguments.json).result(stopped.result)
         return INTERRUPTED
     except KeyboardInterrupt:
         print("interrupted; what was done is kept", file=sys.stderr)
@@ -132,31 +133,31 @@ def _data(sub: Any) -> None:
     data = sub.add_parser("data", help="the project's rows").add_subparsers(
         required=True, metavar="VERB", parser_class=_Parser
     )
-    take = _verb(data, verbs.data_import, "import files: CSV, JSON, JSONL, Parquet", "import")
+    take = _verb(data, verbs_data.take, "import files: CSV, JSON, JSONL, Parquet", "import")
     take.add_argument("files", nargs="+", metavar="FILE")
     take.add_argument("--partial", action="store_true", help="take what is readable of a file whose syntax breaks")
     take.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. prompt=Question")
-    give = _verb(data, verbs.data_export, "write the rows to a file; its suffix decides the format", "export")
+    give = _verb(data, verbs_data.give, "write the rows to a file; its suffix decides the format", "export")
     give.add_argument("file")
     give.add_argument("--shape", default="messages", help="messages, sharegpt, alpaca, prompt-completion, contexts")
     give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
-    _verb(data, verbs.data_check, "what is wrong with the rows", "check")
-    split = _verb(data, verbs.data_split, "choose the rows held out; rows chosen before stay", "split")
+    _verb(data, verbs_data.check, "what is wrong with the rows", "check")
+    split = _verb(data, verbs_data.split, "choose the rows held out; rows chosen before stay", "split")
     split.add_argument("--heldout", type=float, metavar="SHARE", help="0 to 0.5 (default 0.1)")
     split.add_argument("--seed", type=int, metavar="N")
     _rows(data)
-    _verb(data, verbs.data_undo, "take back the last change", "undo")
-    _verb(data, verbs.data_redo, "do it again", "redo")
-    _verb(data, verbs.data_stats, "how many rows, and their fingerprint", "stats")
+    _verb(data, verbs_data.undo, "take back the last change", "undo")
+    _verb(data, verbs_data.redo, "do it again", "redo")
+    _verb(data, verbs_data.stats, "how many rows, and their fingerprint", "stats")
 
 
 def _rows(data: Any) -> None:
-    find = _verb(data, verbs.data_search, "rows that have a text, in any case", "search")
+    find = _verb(data, verbs_data.search, "rows that have a text, in any case", "search")
     find.add_argument("text")
     find.add_argument("--limit", type=int, default=20, metavar="N", help="how many are shown (default: %(default)s)")
     find.add_argument("--sort", default="position", metavar="BY", help="position, chars, turns, status, split, source")
     find.add_argument("--descending", action="store_true", help="the largest first")
-    put = _verb(data, verbs.data_replace, "find and replace in all rows, as one change", "replace")
+    put = _verb(data, verbs_data.replace_text, "find and replace in all rows, as one change", "replace")
     put.add_argument("--find", required=True, metavar="TEXT")
     put.add_argument("--with", required=True, dest="put", metavar="TEXT", help=r"with --regex, \1 is the first group")
     put.add_argument("--regex", action="store_true", help="--find is a regular expression")
@@ -166,7 +167,7 @@ def _rows(data: Any) -> None:
     put.add_argument("--preview", action="store_true", help="only say what would change")
     for parser in (find, put):
         parser.add_argument("--view", default="all", help="all, review, rejected, train, heldout")
-    named = _verb(data, verbs.data_versions, "named versions of the rows, the newest first", "versions")
+    named = _verb(data, verbs_data.versions, "named versions of the rows, the newest first", "versions")
     named.add_argument("--limit", type=int, default=100, metavar="N", help="how many rows of a --diff are listed")
     do = named.add_mutually_exclusive_group()
     do.add_argument("--name", help="name the rows as they are now")

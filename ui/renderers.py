@@ -16,7 +16,7 @@ def renderer_of(project: Project, wanted: Recipe) -> Renderer | None:
     workspace = project.workspace
     if wanted.model.base == BUILTIN and models.prepare_status(workspace).state != "ready":
         return None
-    return _read(models.tokenizer_folder(wanted.model.base, wanted.model.revision, workspace))
+    return _read(models.tokenizer_folder(wanted.model.base, wanted.model.revision, workspace, project.path))
 
 
 @lru_cache(maxsize=4)

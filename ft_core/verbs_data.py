@@ -1,0 +1,187 @@
+"""The front door's verbs on a project's rows."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from . import recipe
+from .errors import FTError
+from .out import Out
+from .recipe import Recipe
+from .workspace import Project, Workspace
+
+Arguments = argparse.Namespace
+
+
+def take(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import formats
+
+    mapping = _mapping(args.map)
+    with to_fill(workspace, args.project) as (_, store):
+        done = formats.import_files(store, [Path(f) for f in args.files], mapping or None, args.partial)
+    for skip in done.skipped:
+        out.say(f"skipped: {skip.file}, {skip.row}: {skip.reason}")
+    result = {"added": done.added, "skipped": [asdict(s) for s in done.skipped], "ended_at": done.ended_at}
+    out.result(result, f"{done.added} rows added, {len(done.skipped)} skipped")
+
+
+def _mapping(words: list[str]) -> dict[str, str]:
+    mapping: dict[str, str] = {}
+    for text in words:
+        field, sign, column = text.partition("=")
+        if not (field and sign and column):
+            raise FTError(f"--map {text} is not FIELD=COLUMN", "For example: --map prompt=Question")
+        if field in mapping:
+            raise FTError(f"--map names two columns for {field}", "A field is one column of the file.")
+        mapping[field] = column
+    return mapping
+
+
+def give(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import formats
+
+    with store_of(workspace.project(args.project)) as store:
+        rows = (conversation for _, conversation, _ in store.conversations(args.split))
+        count = formats.write(rows, Path(args.file), args.shape)
+    out.result({"rows": count, "path": args.file}, f"{count} rows written to {args.file}")
+
+
+def check(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import quality
+    from .train import models
+
+    project = workspace.project(args.project)
+    with store_of(project) as store:
+        wanted = recipe_of(project)
+        renderer = models.renderer(wanted, workspace, project.path) if models.is_ready(workspace) else None
+        found = quality.check(store, renderer, wanted.train.max_length)
+    for finding in found.findings:
+        out.say(f"{finding.kind}: {finding.text} {finding.hint}")
+    result = {"ready": found.ready, "flags": found.flags}
+    out.result(result, "ready to train" if found.ready else "not ready to train")
+
+
+def split(args: Arguments, workspace: Workspace, out: Out) -> None:
+    from .data import split
+
+    project = workspace.project(args.project)
+    wanted = with_knobs(recipe_of(project).data, args)
+    with store_of(project) as store:
+        train, heldout = split.assign(store, wanted.heldout, wanted.seed)
+    out.result({"train": train, "heldout": heldout}, f"{train} rows to train, {heldout} held out")
+
+
+def search(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `total`; `rows`: the first of them, `{id, status, split, origin, messages}`."""
+    from .data.columns import Query
+
+    with store_of(workspace.project(args.project)) as store:
+        store.index(seconds=60)
+        found = store.page(Query(args.view, args.text, sort=args.sort, descending=args.descending), 0, args.limit)
+    rows = [{"id": r.id, "status": r.status, "split": r.split} | r.conversation.to_dict() for r in found.rows]
+    lines = [f"{r['id']:>8}  {' / '.join(m['content'] for m in r['messages'])[:200]!r}" for r in rows]
+    out.result({"total": found.total, "rows": rows}, "\n".join([*lines, f"{found.total:,} found"]))
+
+
+def replace_text(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `rows` that change. With --preview also `places` and `changes`, `[{id, before, after}]` as messages."""
+    from .data import bulk
+    from .data.columns import Query
+
+    find = bulk.Find(args.find, args.put, args.regex, not args.ignore_case, args.role)
+    query = Query(args.view, args.search)
+    with store_of(workspace.project(args.project)) as store:
+        if not args.preview:
+            rows = bulk.replace_text(store, query, find, who="command line")
+            out.result({"rows": rows}, f"{rows} rows changed")
+            return
+        seen = bulk.preview(store, query, find)
+    changes = [
+        {"id": r.id, "before": r.before.to_dict()["messages"], "after": r.after.to_dict()["messages"]}
+        for r in seen.replacements
+    ]
+    for r in seen.replacements:
+        for before, after in zip(r.before.messages, r.after.messages):
+            if before != after:
+                out.say(f"{r.id} {before.role}\n- {before.content}\n+ {after.content}")
+    result = {"rows": seen.rows, "places": seen.places, "changes": changes}
+    out.result(result, f"{seen.places} places in {seen.rows} rows would change")
+
+
+def versions(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `versions: [{name, who, at, current}]`; --name: `named`; --restore: `restored`, `changes`; --diff:
+    `added`, `removed`, `changed`, `system: [before, after]`, `changes: [{id, kind, before, after}]`."""
+    from .data import versions
+
+    with store_of(workspace.project(args.project)) as store:
+        if args.name is not None:
+            named = versions.name(store, args.name, "command line")
+            out.result({"named": named.name}, f"version {named.name}")
+        elif args.restore is not None:
+            changes = versions.restore(store, args.restore, "command line")
+            out.result({"restored": args.restore, "changes": changes}, f"back to version {args.restore}")
+        elif args.diff is not None:
+            before, after = [*args.diff, ""][:2]
+            result = asdict(versions.diff(store, before, after, limit=args.limit))
+            counts = ", ".join(f"{result[kind]:,} {kind}" for kind in ("added", "removed", "changed"))
+            lines = [f"{change['kind']}: row {change['id']}" for change in result["changes"]]
+            out.result(result, "\n".join([*lines, counts]))
+        else:
+            found = [asdict(version) for version in versions.versions(store)]
+            out.result({"versions": found}, "\n".join(v["name"] for v in found) or "no versions yet")
+
+
+def undo(args: Arguments, workspace: Workspace, out: Out) -> None:
+    with store_of(workspace.project(args.project)) as store:
+        undone = store.undo()
+    out.result({"undone": undone}, f"undone: {undone}" if undone else "nothing to undo")
+
+
+def redo(args: Arguments, workspace: Workspace, out: Out) -> None:
+    with store_of(workspace.project(args.project)) as store:
+        redone = store.redo()
+    out.result({"redone": redone}, f"done again: {redone}" if redone else "nothing to redo")
+
+
+def stats(args: Arguments, workspace: Workspace, out: Out) -> None:
+    with store_of(workspace.project(args.project)) as store:
+        out.result(asdict(store.stats()))
+
+
+def store_of(project: Project):
+    from .data.store import Store
+
+    return Store(project.data)
+
+
+@contextlib.contextmanager
+def to_fill(workspace: Workspace, name: str) -> Iterator[tuple[Project, Any]]:
+    """The project and its store, made when it is unknown; a refusal leaves no empty project behind."""
+    existed = workspace.folder.joinpath(name).is_dir()
+    project = workspace.project(name, create=True)
+    with store_of(project) as store:
+        try:
+            yield project, store
+            return
+        except FTError as error:
+            refusal = error
+            empty = not (existed or store.can_undo or project.jobs())  # another process may have filled it meanwhile
+    if empty:
+        project.remove()
+    raise refusal
+
+
+def recipe_of(project: Project) -> Recipe:
+    """The project's recipe as the page left it, else the Balanced preset."""
+    return recipe.load(project.recipe) if project.recipe.exists() else recipe.preset("Balanced")
+
+
+def with_knobs(section: Any, args: Arguments) -> Any:
+    given = {k: v for k, v in vars(args).items() if v is not None and hasattr(section, k)}
+    return recipe.checked(dataclasses.replace(section, **given))
