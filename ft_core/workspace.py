@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +213,7 @@ def builtin_gguf() -> Path | None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that a reader sees the old text or the new one, never half."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Writes a file so that a reader sees the old text or the new one, never half, whoever else writes it too."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)

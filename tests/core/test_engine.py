@@ -119,7 +119,7 @@ def test_sides_that_think_alike_draw_alike(base: Path, tmp_path: Path) -> None:
     engine = Engine.load(base, make_adapter(base, tmp_path / "adapter", std=0.0), "fp32")
     answers = texts(ask(engine, {"before": SHORT, "after": SHORT}, SAMPLED))
     assert answers["before"] == answers["after"] != texts(ask(engine, {"before": SHORT}))["before"]
-    assert engine.proof().after_difference == 0.0
+    assert engine.proof().after_difference < 1e-5  # another row of the batch may round in another order
 
 
 def test_sampling_follows_the_probabilities() -> None:

@@ -1,0 +1,40 @@
+"""Where things lie, and that what is written there is never seen half."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ft_core.errors import FTError
+from ft_core.workspace import Workspace, write_whole
+
+
+def test_many_threads_write_one_file_and_each_text_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "note.json"
+    texts = [str(i) * 10_000 for i in range(10)]
+
+    def write(i: int) -> bool:
+        write_whole(path, texts[i % 10])
+        return path.read_text() in texts
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(write, range(400)))
+    assert [p.name for p in tmp_path.iterdir()] == ["note.json"]
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "x" * 65, "nul\0", "ends."])
+def test_a_name_that_leads_elsewhere_is_refused(workspace: Workspace, name: str) -> None:
+    with pytest.raises(FTError, match="cannot be the name"):
+        workspace.project(name, create=True)
+    assert not workspace.folder.exists()
+
+
+def test_ids_of_jobs_sort_by_time_and_lead_nowhere_else(workspace: Workspace) -> None:
+    project = workspace.project("Roastery & friends (2)", create=True)
+    made = [project.new_job() for _ in range(3)]
+    assert [job.id for job in project.jobs()] == sorted((job.id for job in made), reverse=True)
+    for id in ("../../x", "", "nope"):
+        with pytest.raises(FTError, match="no job"):
+            project.job(id)
