@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,3 +150,12 @@ def test_only_the_last_resorts_catch_everything() -> None:
 
 def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
     assert [p for p in modules().values() if p.stem in ("utils", "common", "helpers", "misc")] == []
+
+
+def test_everything_that_is_imported_is_pinned() -> None:
+    """Also what comes along with another package today."""
+    names = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+    outside = {i.split(".")[0] for found in GRAPH.values() for i in found} - set(sys.stdlib_module_names)
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {re.split(r"[\[=]", line)[0] for line in lines if "==" in line}
+    assert {names.get(n, n) for n in outside - {"ft_core", "ui", "app"}} <= pinned
