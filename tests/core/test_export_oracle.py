@@ -82,11 +82,10 @@ def assert_same(ours: Path, theirs: Path, but: tuple[str, ...] = ()) -> None:
     assert [k for k in facts[0] if facts[0][k] != facts[1][k]] == []
 
 
-@pytest.mark.parametrize("name", ["built-in", *MODELS])
+# Without qwen2: transformers gives every one of them its own tokenizer, and the official converter knows no other.
+@pytest.mark.parametrize("name", ["built-in", *(name for name in MODELS if name != "qwen2")])
 def test_the_bytes_of_f16(name: str, converter: Path, builtin: Path, tmp_path: Path) -> None:
     tokenizer = plain_tokenizer(builtin, tmp_path / "tokenizer")
-    if name == "qwen2":
-        pytest.skip("transformers gives every qwen2 its own tokenizer, and no other one converts")
     folder = tmp_path / "model"
     if name == "built-in":
         shutil.copytree(tokenizer, folder)
