@@ -160,7 +160,7 @@ def _follow(job: Job, out: Out, offset: int = 0) -> dict[str, Any]:
 
     Ctrl-C stops the job, which keeps what it has; a second one leaves it to stop alone.
     """
-    said = 0
+    said, asked = 0, False
     while True:
         try:
             for event in islice(jobs.follow(job, offset), said, None):
@@ -170,8 +170,9 @@ def _follow(job: Job, out: Out, offset: int = 0) -> dict[str, Any]:
                     out.say(text)
             break
         except KeyboardInterrupt:
-            if job.stop.exists():
+            if asked:
                 raise
+            asked = True  # not: whether the job is stopping already, which others may have asked of it
             jobs.stop(job)
             out.say("stopping after this step")
     seen = jobs.view(job)

@@ -280,8 +280,11 @@ def test_interrupting_keeps_the_work_and_resume_goes_on(
     resumed.communicate(timeout=60)
     assert resumed.returncode == 130
     resumed = resume(front_door, front_door("jobs").result["jobs"][0])
-    child = (front_door.home / "local" / front_door.project / "jobs" / job["job"] / "pid").read_text().split()[0]
-    os.kill(int(child), signal.SIGINT)  # as when a supervisor interrupts all that it finds
+    folder = front_door.home / "local" / front_door.project / "jobs" / job["job"]
+    child = (folder / "pid").read_text().split()[0]
+    os.kill(int(child), signal.SIGINT)  # as when a supervisor interrupts all that it finds, the child first
+    while not (folder / "stop").exists():
+        time.sleep(0.01)
     resumed.send_signal(signal.SIGINT)
     resumed.communicate(timeout=60)
     assert resumed.returncode == 130
