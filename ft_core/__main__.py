@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from . import verbs, verbs_data
+from . import verbs, verbs_data, verbs_files
 from .errors import FTError
 from .out import JobFailed, JobStopped, Out
 from .recipe import GenerateRecipe, TrainRecipe, docs
@@ -133,11 +133,11 @@ def _data(sub: Any) -> None:
     data = sub.add_parser("data", help="the project's rows").add_subparsers(
         required=True, metavar="VERB", parser_class=_Parser
     )
-    take = _verb(data, verbs_data.take, "import files: CSV, JSON, JSONL, Parquet", "import")
+    take = _verb(data, verbs_files.take, "import files: CSV, JSON, JSONL, Parquet", "import")
     take.add_argument("files", nargs="+", metavar="FILE")
     take.add_argument("--partial", action="store_true", help="take what is readable of a file whose syntax breaks")
     take.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. prompt=Question")
-    give = _verb(data, verbs_data.give, "write the rows to a file; its suffix decides the format", "export")
+    give = _verb(data, verbs_files.give, "write the rows to a file; its suffix decides the format", "export")
     give.add_argument("file")
     give.add_argument("--shape", default="messages", help="messages, sharegpt, alpaca, prompt-completion, contexts")
     give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
