@@ -6,31 +6,30 @@ from that list and the owner from the request, and opens nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from ft_core.conversation import Message
 from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
 
+from .drawer import Parts, drawer
 from .errors import answered
 from .panel import draw
 from .session import House
 
 _STATIC = Path(__file__).parent / "static"
+_SCRIPTS = ("grid.js", "drawer.js")
+"""In this order, in one scope: gr.HTML takes one script."""
 _MOST = 200
 """Rows that one call may ask for."""
 VIEWS = ("all", "review", "heldout", "train", "rejected")
 
 
-def grid(house: House, parts: Callable[[Any, Row, Store], tuple[list[tuple[str, bool]], str]]) -> gr.HTML:
-    """The component; its value is {"project", "stamp"}, its event `changed`.
-
-    `parts(project, row, store)` gives the rendered text of a row in pieces with whether each is learnt, and a note.
-    """
+def grid(house: House, parts: Parts) -> gr.HTML:
+    """The component; its value is {"project", "stamp"}, its event `changed`. `parts` is for the drawer."""
 
     def store_of(project: str, request: gr.Request) -> Store:
         return Store(house.project(request, str(project)).data)
@@ -56,7 +55,7 @@ def grid(house: House, parts: Callable[[Any, Row, Store], tuple[list[tuple[str, 
         with store_of(project, request) as store:
             messages = list(store.get(int(id)).conversation.messages)
             for at, text in changes.items():
-                messages[int(at)] = Message(messages[int(at)].role, str(text))
+                messages[int(at)] = replace(messages[int(at)], content=str(text))
             row = store.edit(int(id), tuple(messages), int(version))
         return {"row": shown(row), "said": f"Row {row.id} saved"}
 
@@ -86,21 +85,12 @@ def grid(house: House, parts: Callable[[Any, Row, Store], tuple[list[tuple[str, 
             what = store.redo()
         return {"said": f"Done again: {what}" if what else "Nothing to do again"}
 
-    @answered
-    def detail(asked: list, request: gr.Request) -> dict[str, Any]:
-        project, id = asked
-        with store_of(project, request) as store:
-            row = store.get(int(id))
-            pieces, note = parts(house.project(request, str(project)), row, store)
-        messages = [m.to_dict() for m in row.conversation.messages]
-        return {"id": row.id, "version": row.version, "messages": messages, "parts": pieces, "note": note}
-
     return gr.HTML(
         {"project": "", "stamp": ""},
         html_template=draw("grid"),
-        js_on_load=(_STATIC / "grid.js").read_text(encoding="utf-8"),
+        js_on_load="\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _SCRIPTS),
         apply_default_css=False,
-        server_functions=[rows, edit, status, remove, undo, redo, detail],
+        server_functions=[rows, edit, status, remove, undo, redo, *drawer(house, parts)],
         elem_id="grid",
     )
 

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 STATIC = Path(__file__).parent / "static"
-STYLES = [STATIC / "page.css", STATIC / "grid.css"]
+STYLES = [STATIC / "page.css", STATIC / "grid.css", STATIC / "drawer.css"]
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

@@ -1,7 +1,7 @@
 // The rows of a project: scrolls over any number of them, edits in place. Text goes in as textContent, never as HTML.
 // props.value = {project, stamp}; a new stamp means that the rows changed elsewhere.
 const $ = selector => element.querySelector(selector);
-const viewport = $('.g-view'), spacer = $('.g-space'), win = $('.g-rows'), drawer = $('.g-drawer');
+const viewport = $('.g-view'), spacer = $('.g-space'), win = $('.g-rows');
 const PAGE = 100, KEPT_PAGES = 60, TALLEST = 15e6;
 const ICON = {accepted: '✓', candidate: '?', rejected: '✕'};
 const SAY = {accepted: 'accepted', candidate: 'to review', rejected: 'rejected'};
@@ -190,53 +190,6 @@ function changed(answer) {
 
 const nextStatus = row => row.status === 'accepted' ? 'rejected' : 'accepted';
 
-// --- the drawer: one row with all its turns
-
-async function showDrawer(id) {
-  const row = await ask('detail', id);
-  if (!row) { hideDrawer(); return; }
-  open = row;
-  drawer.hidden = false;
-  element.firstElementChild.classList.add('has-drawer');
-  $('.g-d-title').textContent = `Row ${row.id}`;
-  const turns = row.messages.map((message, at) => {
-    const label = document.createElement('label');
-    label.className = `g-turn is-${message.role}`;
-    const who = document.createElement('span');
-    who.textContent = message.role;
-    const text = document.createElement('textarea');
-    text.value = message.content; text.rows = 1; text.dataset.at = at;
-    text.setAttribute('aria-label', `${message.role}, turn ${at + 1}`);
-    text.addEventListener('input', () => { fit(text); $('[data-act=save]').disabled = !dirty(); });
-    label.append(who, text);
-    return label;
-  });
-  $('.g-d-turns').replaceChildren(...turns);
-  drawer.querySelectorAll('textarea').forEach(fit);
-  const tokens = $('.g-d-tokens');
-  tokens.replaceChildren(...row.parts.map(([text, learnt]) => {
-    const span = document.createElement(learnt ? 'mark' : 'span');
-    span.textContent = text;
-    return span;
-  }));
-  $('.g-d-count').textContent = row.note;
-  $('.g-d-shown').hidden = !row.parts.length;
-  $('[data-act=save]').disabled = true;
-  for (const node of win.children) node.classList.toggle('is-open', node.row.id === id);
-}
-
-const fit = text => { text.style.height = 'auto'; text.style.height = `${text.scrollHeight + 2}px`; };
-const edits = () => Object.fromEntries([...drawer.querySelectorAll('textarea')]
-  .filter(t => t.value !== open.messages[t.dataset.at].content).map(t => [t.dataset.at, t.value]));
-const dirty = () => Object.keys(edits()).length > 0;
-
-function hideDrawer() {
-  open = null;
-  drawer.hidden = true;
-  element.firstElementChild.classList.remove('has-drawer');
-  for (const node of win.children) node.classList.remove('is-open');
-}
-
 // --- events
 
 viewport.addEventListener('scroll', () => requestAnimationFrame(draw), {passive: true});
@@ -278,10 +231,6 @@ element.addEventListener('click', event => {
   if (button.dataset.view) { view = button.dataset.view; reload(false); }
   const name = button.dataset.act;
   if (name === 'undo' || name === 'redo') act(name);
-  if (name === 'close') hideDrawer();
-  if (name === 'save') { const changes = edits(); const row = open; ask('edit', row.id, row.version, changes).then(a => { if (a) { changed(a); reload(); showDrawer(row.id); } }); }
-  if (name === 'accept' || name === 'reject') act('status', [open.id], name === 'accept' ? 'accepted' : 'rejected');
-  if (name === 'delete') { const id = open.id; hideDrawer(); act('remove', [id]); }
 });
 let waiting;
 $('.g-search').addEventListener('input', event => {
@@ -300,5 +249,5 @@ function take() {
   if (other) { hideDrawer(); view = 'all'; search = ''; $('.g-search').value = ''; tellError(null); $('.g-said').textContent = ''; }
   if (project) reload(!other);
 }
-watch('value', take);
-take();
+// The scripts that follow are in the same scope; the first rows come when they have run.
+queueMicrotask(() => { watch('value', take); take(); });
