@@ -80,15 +80,17 @@ class Renderer:
     def _compiled(self) -> jinja2.Template:
         return _environment().from_string(self.template)
 
-    def text(self, messages: tuple[Message, ...], answer_next: bool = False) -> str:
+    def text(self, messages: tuple[Message, ...], answer_next: bool = False, tools: str = "") -> str:
         """The template filled in; with `answer_next` it ends where the assistant begins to speak.
+
+        `tools` are those of Conversation.tools. A template that knows of no tools leaves them out.
 
         Raises FTError with the template's own words when it refuses the messages.
         """
         try:
             return self._compiled.render(
                 messages=[m.to_dict() for m in messages],
-                tools=None,
+                tools=json.loads(tools) if tools else None,
                 documents=None,
                 add_generation_prompt=answer_next,
                 **self.special,
@@ -112,9 +114,9 @@ class Renderer:
         belongs to the prompt. Raises FTError when the template refuses the conversation, or writes an answer in so
         different a way that it cannot be found.
         """
-        whole = self.text(conversation.messages)
+        whole = self.text(conversation.messages, tools=conversation.tools)
         spans = [
-            self._answer(conversation.messages, i, whole)
+            self._answer(conversation, i, whole)
             for i, message in enumerate(conversation.messages)
             if message.role == "assistant"
         ]
@@ -132,25 +134,26 @@ class Renderer:
             cut_learnt=sum(label != IGNORED for label in labels[max(keep, 1) :]),
         )
 
-    def _answer(self, messages: tuple[Message, ...], i: int, whole: str) -> tuple[int, int]:
+    def _answer(self, conversation: Conversation, i: int, whole: str) -> tuple[int, int]:
         """Where answer `i` stands in the rendered text, in characters."""
+        messages, tools = conversation.messages, conversation.tools
         if i:
-            before = self.text(messages[:i], answer_next=True)
-            through = self.text(messages[: i + 1])
+            before = self.text(messages[:i], answer_next=True, tools=tools)
+            through = self.text(messages[: i + 1], tools=tools)
             if whole.startswith(through) and through.startswith(before):
                 return len(before), len(through)
-        return self._marked(messages, i, whole)
+        return self._marked(messages, i, whole, tools)
 
-    def _marked(self, messages: tuple[Message, ...], i: int, whole: str) -> tuple[int, int]:
+    def _marked(self, messages: tuple[Message, ...], i: int, whole: str, tools: str) -> tuple[int, int]:
         """The same where what goes before does not tell: nothing does, or the template writes a turn otherwise when it
         asks for it, or when it is the last.
 
         A mark in the answer's place shows where it stands. Its turn ends where the text after it ceases to be what it
         would be at the end of the conversation.
         """
-        marked = (*messages[:i], Message("assistant", _MARK), *messages[i + 1 :])
-        before, _, after = self.text(marked).partition(_MARK)
-        ending = self.text(marked[: i + 1]).partition(_MARK)[2]
+        marked = (*messages[:i], Message("assistant", _MARK, messages[i].more), *messages[i + 1 :])
+        before, _, after = self.text(marked, tools=tools).partition(_MARK)
+        ending = self.text(marked[: i + 1], tools=tools).partition(_MARK)[2]
         if not (len(before) + len(after) <= len(whole) and whole.startswith(before) and whole.endswith(after)):
             raise FTError("the model's chat template rewrites earlier turns, so the answers cannot be told apart")
         return len(before), len(whole) - len(after) + len(os.path.commonprefix([after, ending]))

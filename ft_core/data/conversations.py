@@ -7,12 +7,11 @@ and copy no text, and the search index only ever grows.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from ..conversation import Conversation, Message
+from ..conversation import Conversation
 from ..errors import FTError
 
 SCHEMA = (
@@ -56,7 +55,7 @@ def stored(conversation: Conversation) -> str:
 
 
 def read(messages: str, origin: str) -> Conversation:
-    return Conversation(tuple(Message(role, content) for role, content in json.loads(messages)), origin)
+    return Conversation.from_canonical(messages, origin)
 
 
 @contextlib.contextmanager

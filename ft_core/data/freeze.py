@@ -19,7 +19,10 @@ from ..workspace import Job
 from . import split
 from .store import Store, fingerprint_line
 
-_SCHEMA = pa.schema([("id", pa.int64()), ("messages", pa.string()), ("split", pa.string())])
+_SCHEMA = pa.schema(
+    [("id", pa.int64()), *((name, pa.string()) for name in ("messages", "tools", "rejected", "split"))]
+)
+"""A conversation as Conversation.to_dict() has it, each part as JSON; `tools` and `rejected` are '' for none."""
 _BATCH = 1000
 """Rows in memory at once."""
 
@@ -71,8 +74,8 @@ def freeze(store: Store, job: Job, data: DataRecipe) -> Frozen:
 def read_frozen(path: Path) -> list[FrozenRow]:
     """The rows of a job's dataset, in the order of their ids. Raises FTError when the file is not there or damaged."""
     return [
-        FrozenRow(id, Conversation(tuple(Message(**m) for m in json.loads(messages))), side)
-        for id, messages, side in zip(*(column.to_pylist() for column in _read(path).columns))
+        FrozenRow(id, Conversation(_messages(messages), tools=tools, rejected=rejected), side)
+        for id, messages, tools, rejected, side in zip(*(column.to_pylist() for column in _read(path).columns))
     ]
 
 
@@ -92,7 +95,11 @@ def _read(path: Path) -> pa.Table:
 
 def _to_arrow(batch: list[tuple[int, str, str]]) -> pa.RecordBatch:
     ids, texts, sides = zip(*batch)
-    messages = [
-        json.dumps([{"role": r, "content": c} for r, c in json.loads(text)], ensure_ascii=False) for text in texts
-    ]
-    return pa.record_batch([ids, messages, sides], schema=_SCHEMA)
+    rows = [Conversation.from_canonical(text) for text in texts]
+    messages = [json.dumps([m.to_dict() for m in row.messages], ensure_ascii=False) for row in rows]
+    tools, rejected = [row.tools for row in rows], [row.rejected for row in rows]
+    return pa.record_batch([ids, messages, tools, rejected, sides], schema=_SCHEMA)
+
+
+def _messages(text: str) -> tuple[Message, ...]:
+    return tuple(map(Message.from_dict, json.loads(text)))

@@ -30,7 +30,7 @@ _MOST_RUNS = 32
 
 
 def has_text(messages: str, folded: str) -> bool:
-    return any(folded in content.casefold() for _, content in json.loads(messages))
+    return any(folded in said.casefold() for _, *texts in json.loads(messages) for said in texts)
 
 
 def catch_up(db: sqlite3.Connection, limit: int) -> int:
@@ -87,7 +87,7 @@ def _candidates(db: sqlite3.Connection, folded: str) -> Iterable[sqlite3.Row]:
 
 
 def _searchable(messages: str) -> str:
-    folded = (content.casefold().replace("\0", _END) for _, content in json.loads(messages))
+    folded = (said.casefold().replace("\0", _END) for _, *texts in json.loads(messages) for said in texts)
     return "".join(f"{content}{_END}{_END}" for content in folded)
 
 

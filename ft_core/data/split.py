@@ -19,7 +19,7 @@ _SIDES = ("", "train", "heldout")
 
 def alike(text: str) -> bytes:
     """What rows that differ in case and white space alone have in common. `text` is Conversation.canonical()."""
-    said = "\0".join(f"{role} {' '.join(content.casefold().split())}" for role, content in json.loads(text))
+    said = "\0".join(f"{role} {' '.join(' '.join(texts).casefold().split())}" for role, *texts in json.loads(text))
     return blake2b(said.encode(), digest_size=16).digest()
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -295,12 +295,13 @@ class Store:
 
     def edit(self, id: int, messages: Sequence[Message], version: int, who: str = "") -> Row:
         """Replaces the row's messages. Raises EditConflict when the row is no longer at `version`."""
-        conversations.stored(Conversation(tuple(messages)))
+        messages = tuple(messages)
+        conversations.stored(Conversation(messages))
         with self.writing() as db, conversations.staging(db):
             row = _get(db, id)
             if row.version != version:
-                raise EditConflict(row, tuple(messages))
-            edited = Conversation(tuple(messages), row.conversation.origin)
+                raise EditConflict(row, messages)
+            edited = replace(row.conversation, messages=messages)
             if edited != row.conversation:
                 conversations.stage(db, [(id, None, edited)])
                 kept = conversations.keep_staged(db)

@@ -19,7 +19,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..conversation import Conversation, Message
+from ..conversation import Conversation
 from ..errors import FTError
 from .files import guarded
 from .shapes import looks_like_turns, without_contexts
@@ -158,7 +158,7 @@ def _record(conversation: Conversation, shape: str, columns: dict[str, Any]) -> 
 
 
 def _back(line: str) -> Conversation:
-    return Conversation(tuple(Message(role, content) for role, content in json.loads(line)))
+    return Conversation.from_canonical(line)
 
 
 def _json(value: Any) -> str:

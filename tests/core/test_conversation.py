@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ft_core.conversation import ROLES, Conversation, Message, Preference
+from ft_core.conversation import ROLES, Conversation, Message, Preference, compact, more_of
 from ft_core.errors import FTError
 
-messages = st.builds(Message, st.sampled_from(ROLES), st.text())
-conversations = st.builds(Conversation, st.lists(messages, max_size=5).map(tuple), st.text())
+calls = st.lists(st.dictionaries(st.text(), st.text() | st.integers() | st.none(), min_size=1), min_size=1)
+more = st.sampled_from(["", more_of({"name": "weather", "tool_call_id": "1"})]) | calls.map(
+    lambda value: more_of({"tool_calls": value})
+)
+messages = st.builds(Message, st.sampled_from(ROLES), st.text(), more)
+conversations = st.builds(
+    Conversation,
+    st.lists(messages, max_size=5).map(tuple),
+    st.text(),
+    st.just("") | calls.map(compact),
+    st.just("") | st.text(),
+)
 
 
 @given(conversations)
@@ -24,9 +35,21 @@ def test_plain_values_come_back_equal(made):
 @given(conversations, conversations)
 def test_equal_is_what_says_the_same(one, other):
     assert (one == other) == (one.canonical() == other.canonical())
-    assert one == Conversation(one.messages, "from elsewhere")
-    assert hash(one) == hash(Conversation(one.messages, "from elsewhere"))
+    elsewhere = replace(one, origin="from elsewhere")
+    assert one == elsewhere and hash(one) == hash(elsewhere)
     assert "\n" not in one.canonical()
+    assert Conversation.from_canonical(one.canonical()) == one
+
+
+def test_what_a_message_calls_is_kept_as_it_is():
+    call = {"id": "1", "type": "function", "function": {"name": "price", "arguments": '{"of": "tea"}'}}
+    given = {"role": "assistant", "content": "", "tool_calls": [call]}
+    message = Message.from_dict(given)
+    assert message.to_dict() == given
+    assert message == Message.from_dict({"name": None, **given})
+    plain = Conversation((Message("user", "q"), Message("assistant", "a")))
+    assert plain.canonical() == '[["user","q"],["assistant","a"]]'
+    assert replace(plain, rejected="b").canonical() == '[["user","q"],["assistant","a"],["rejected","b"]]'
 
 
 @pytest.mark.parametrize(
@@ -39,7 +62,7 @@ def test_equal_is_what_says_the_same(one, other):
         ({"messages": [{"role": "king", "content": "a"}]}, "the role 'king'"),
         ({"messages": [{"role": "user", "content": 4}]}, "the content of the user message is not text"),
         ({"messages": [{"role": "user"}]}, "the content of the user message is not text"),
-        ({"messages": [{"role": "user", "content": "a", "name": "b", 3: 4}]}, "unknown key: 3, name"),
+        ({"messages": [{"role": "user", "content": "a", "weight": "b", 3: 4}]}, "unknown key: 3, weight"),
     ],
 )
 def test_what_is_wrong_is_named(value, says):

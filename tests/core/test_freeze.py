@@ -40,7 +40,7 @@ def test_what_was_frozen_is_what_is_in_the_store(project):
     for row in rows:  # anybody can recompute it from the file
         digest.update(f"{row.split}\t{row.conversation.canonical()}\n".encode())
     assert digest.hexdigest() == found.fingerprint
-    assert pq.read_schema(job.dataset).names == ["id", "messages", "split"]
+    assert pq.read_schema(job.dataset).names == ["id", "messages", "tools", "rejected", "split"]
 
 
 def test_later_changes_do_not_reach_a_frozen_file(project):

@@ -204,6 +204,25 @@ def test_spans_are_those_that_generation_marks(renderer, name):
     assert list(ours.example(SEVERAL).labels) == expected
 
 
+@pytest.mark.parametrize("name", ["qwen2_5", "qwen3_instruct_2507", "llama3_1"])
+def test_tools_and_calls_are_written_as_transformers_writes_them_and_a_call_is_learnt(renderer, tokenizer, name):
+    source = (TEMPLATES / f"{name}.jinja").read_text()
+    ours = with_template(renderer, source)
+    tools = [{"type": "function", "function": {"name": "price", "description": "of a thing", "parameters": {}}}]
+    call = {"type": "function", "function": {"name": "price", "arguments": {"of": "tea"}}}
+    turns = [
+        {"role": "user", "content": "What is tea?"},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "4 euro", "name": "price"},
+        {"role": "assistant", "content": "Four euro."},
+    ]
+    conversation = Conversation.from_dict({"messages": turns, "tools": tools})
+    theirs, _ = chat_template_utils.render_jinja_template([turns], tools, chat_template=source, **ours.special)
+    assert ours.text(conversation.messages, tools=conversation.tools) == theirs[0]
+    call_learnt, answer_learnt = learnt(ours, conversation)
+    assert '"of": "tea"' in call_learnt and "Four euro." in answer_learnt
+
+
 @pytest.mark.parametrize("name", ["smolvlm", "idefics3"])
 def test_a_template_that_leaves_answers_out_is_refused(renderer, name):
     with pytest.raises(FTError, match="leaves out"):
