@@ -187,7 +187,7 @@ def load(path: Path) -> Recipe:
 def parse(text: str, where: str = "the recipe") -> Recipe:
     """Strict: an unknown key, a wrong type, a value out of range and an absolute path are errors."""
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Strict)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
@@ -198,6 +198,19 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
     except RecursionError:
         raise FTError(f"{where} is nested too deeply", "A recipe has sections, and fields in them.") from None
     return _section(Recipe, value, where)
+
+
+class _Strict(yaml.SafeLoader):
+    """YAML's own rule, which PyYAML does not hold: a key stands once. It would take the last, in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        first: dict[str, int] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in first:
+                problem = f"{key.value} stands twice, first on line {first[key.value] + 1}"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            first[key.value] = key.start_mark.line
+        return super().construct_mapping(node, deep)
 
 
 def to_dict(recipe: Any) -> dict[str, Any]:

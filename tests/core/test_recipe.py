@@ -100,6 +100,8 @@ def test_values_outside_are_refused_with_field_and_range(name, section):
         ("- 1", "my.yaml: a list of fields is expected", "One a line"),
         ("[" * 5000, "my.yaml is nested too deeply", "sections"),
         ("train:\n  steps: [1", "my.yaml is not YAML at line 2", ""),
+        ("train:\n  steps: 1\n  steps: 2", "at line 3: steps stands twice, first on line 2", ""),
+        ("train: {steps: 1}\ntrain: {steps: 1}", "at line 2: train stands twice", ""),
         ("a: !!python/object:os.system {}", "my.yaml is not YAML", ""),
         ("data: {files: [/etc/passwd]}", "files: /etc/passwd is an absolute path", "relative to the recipe"),
         ("data: {files: ['C:\\data.csv']}", "absolute path", "relative"),
