@@ -225,6 +225,10 @@ def from_dict(value: Any) -> Recipe:
     return _section(Recipe, value, "the recipe")
 
 
+_ODD_BREAKS = "\x85\u2028\u2029"
+"""Line breaks to YAML, which would be read back as a space; PyYAML escapes them only where it escapes everything."""
+
+
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, each field under its text."""
     lines: list[str] = []
@@ -235,7 +239,9 @@ def dump(recipe: Recipe) -> str:
             value = getattr(part, knob.name)
             plain = {knob.name: list(value) if isinstance(value, tuple) else value}
             lines += [f"  # {line}" for line in textwrap.wrap(docs(type(part))[knob.name], 110)]
-            entry = yaml.safe_dump(plain, allow_unicode=True, default_flow_style=False, width=110)
+            texts = value if isinstance(value, tuple) else (value,)
+            readable = not any(mark in str(text) for text in texts for mark in _ODD_BREAKS)
+            entry = yaml.safe_dump(plain, allow_unicode=readable, default_flow_style=False, width=110)
             lines += [f"  {line}" if line else "" for line in entry.rstrip("\n").split("\n")]
         lines.append("")
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 for name in ("HF_TOKEN", "OPENAI_API_KEY", "OLLAMA_HOST", "SPACE_ID", "FT_HOME"):
@@ -15,6 +16,9 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 from ft_core.workspace import Workspace  # noqa: E402
+
+hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine makes no test fail
+hypothesis.settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session")

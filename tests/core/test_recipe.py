@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ft_core import recipe
@@ -45,6 +45,7 @@ recipes = st.builds(Recipe, **values(Recipe))
 
 
 @given(recipes)
+@example(replace(Recipe(), train=TrainRecipe(probes=("\x85", "one\u2028two\u2029é"))))
 def test_yaml_and_plain_values_come_back_equal(made):
     assert recipe.parse(recipe.dump(made)) == made
     assert recipe.from_dict(recipe.to_dict(made)) == made

@@ -79,7 +79,7 @@ def test_text_and_ids_are_those_of_transformers(renderer, tokenizer, name, answe
         assert list(renderer.example(CONVERSATIONS[name]).ids) == ids
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.tuples(st.sampled_from(("system", "user", "assistant", "tool")), st.text(max_size=30)), min_size=1))
 def test_any_conversation_is_that_of_transformers(renderer, tokenizer, turns):
     conversation = said(*turns)

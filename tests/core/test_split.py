@@ -115,7 +115,7 @@ def test_few_rows(store, rows, share, expected):
     assert split.assign(store, share, 0) == expected
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.integers(0, 30), max_size=120), st.floats(0, 0.5), st.integers(0, 2**31 - 1))
 def test_never_more_than_the_share_and_no_leak(tmp_path_factory, prompts, share, seed):
     with Store(tmp_path_factory.mktemp("s") / "data.sqlite") as store:
