@@ -7,9 +7,10 @@ only then takes their place: a row that somebody else changed meanwhile is rewri
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -17,9 +18,9 @@ import regex
 
 from ..conversation import ROLES, Conversation, Message
 from ..errors import FTError
-from . import columns, conversations, operations
+from . import cells, columns, conversations, operations
 from .columns import Query
-from .store import Selection, Store, transaction
+from .store import EditConflict, Selection, Store, transaction
 
 _AT_ONCE = 1000
 """Rows that are read at once."""
@@ -72,6 +73,57 @@ def set_system(store: Store, selection: Selection, text: str, who: str = "") -> 
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Cells of a row, as cells.py has them, and the version of the row that was seen."""
+
+    id: int
+    version: int
+    cells: Mapping[str, str]
+
+
+def write_cells(store: Store, edits: Iterable[Edit], new: Iterable[Mapping[str, str]] = (), who: str = "") -> int:
+    """Writes cells of rows, at most one edit a row, and adds rows at the end that are made of cells, to be reviewed.
+
+    Returns rows changed and added. Raises EditConflict for the first row that is no longer as it was seen, and FTError
+    for one that was deleted; then nothing is written.
+    """
+    wanted = {edit.id: edit for edit in edits}
+    fresh = [cells.write(_EMPTY, {"prompt": "", "response": "", **row}) for row in new]
+    with store.writing() as db, conversations.staging(db):
+        found = {row.id: row for row in store.rows_by_id(db, wanted)}
+        for id, edit in wanted.items():
+            if id not in found or found[id].version != edit.version:
+                current = store.get(id)
+                raise EditConflict(current, cells.write(current.conversation, edit.cells).messages)
+        written = ((id, cells.write(found[id].conversation, edit.cells)) for id, edit in wanted.items())
+        changed = [(id, None, after) for id, after in written if after != found[id].conversation]
+        conversations.stage(db, [*changed, *((None, None, conversation) for conversation in fresh)])
+        kept = conversations.keep_staged(db)
+        operation = operations.next_id(db)
+        value = f"SELECT row_id, {kept} + n AS value FROM staged WHERE row_id IS NOT NULL"
+        operations.note_changes(db, operation, "conversation", value)
+        added = _insert_staged(db, kept) if fresh else None
+        what = [f"{operations.counted(len(done))} {word}" for done, word in ((changed, "edited"), (fresh, "added"))
+                if done]  # fmt: skip
+        operations.finish(db, operation, len(changed), ", ".join(what), who, {}, added)
+    return len(changed) + len(fresh)
+
+
+_EMPTY = Conversation((Message("user", ""), Message("assistant", "")), "typed in")
+
+
+def _insert_staged(db: sqlite3.Connection, kept: int) -> tuple[int, int]:
+    """New rows for the staged conversations that are of none. Returns the range of their ids."""
+    last = db.execute("SELECT COALESCE(MAX(id), 0) FROM rows").fetchone()[0]
+    added = db.execute(
+        "INSERT INTO rows(id, status, conversation) SELECT ? + ROW_NUMBER() OVER (ORDER BY n), 'candidate', ? + n"
+        " FROM staged WHERE row_id IS NULL",
+        (last, kept),
+    ).rowcount
+    return last + 1, last + added
+
+
+@dataclass(frozen=True)
 class Find:
     """What to find, and what to put in its place."""
 
@@ -103,13 +155,16 @@ class Preview:
     """Places in them."""
     replacements: tuple[Replacement, ...]
     """The first of them."""
+    whole: bool = True
+    """All rows were looked at; else there are at least so many."""
 
 
-def preview(store: Store, selection: Selection, find: Find, limit: int = 20) -> Preview:
-    """What `replace_text` would do. Changes nothing. Raises FTError as it does."""
+def preview(store: Store, selection: Selection, find: Find, limit: int = 20, seconds: float | None = None) -> Preview:
+    """What `replace_text` would do, as far as `seconds` suffice. Changes nothing. Raises FTError as it does."""
     substitute = _Substitution(find)
     shown: list[Replacement] = []
     rows = 0
+    until = math.inf if seconds is None else time.monotonic() + seconds
     with store.reading() as db:
         for id, _, conversation in _read(db, _candidates(db, store, selection, find)):
             after = substitute(conversation)
@@ -117,6 +172,8 @@ def preview(store: Store, selection: Selection, find: Find, limit: int = 20) -> 
                 rows += 1
                 if len(shown) < limit:
                     shown.append(Replacement(id, conversation, after))
+            if time.monotonic() > until:
+                return Preview(rows, substitute.places, tuple(shown), whole=False)
     return Preview(rows, substitute.places, tuple(shown))
 
 

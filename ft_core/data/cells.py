@@ -33,7 +33,9 @@ def write(conversation: Conversation, cells: Mapping[str, str]) -> Conversation:
 def _written(conversation: Conversation, column: str, text: str) -> tuple[Message, ...]:
     messages, at = conversation.messages, _place(conversation, column)
     if at is not None:
-        if column == "system" and not text and len(messages) > 1:
+        if text == messages[at].content:
+            return messages
+        if column == "system" and not text and len(messages) > 1 and messages[1].role != "system":
             return messages[1:]
         return (*messages[:at], replace(messages[at], content=text), *messages[at + 1 :])
     if not text:

@@ -142,12 +142,26 @@ def note_changes(db: sqlite3.Connection, operation: int, field: str, wanted: str
     ).rowcount
 
 
-def finish(db: sqlite3.Connection, operation: int, changed: int, what: str, who: str, settings: dict[str, str]) -> int:
-    """Makes an operation of the changes that were noted under its id, and does them. Returns `changed`."""
+def finish(
+    db: sqlite3.Connection,
+    operation: int,
+    changed: int,
+    what: str,
+    who: str,
+    settings: dict[str, str],
+    added: tuple[int, int] | None = None,
+) -> int:
+    """Makes an operation of the changes that were noted under its id, and does them. Returns `changed`.
+
+    `added` is the range of ids of rows that were just inserted, which the operation brings too.
+    """
     before = {key: setting(db, key) for key in settings}
-    if changed or before != settings:
+    if changed or added or before != settings:
         sides = {"before": json.dumps(before), "after": json.dumps(settings)}
-        record(db, what.replace("{n}", counted(changed)), who, id=operation, **sides)
+        first, last = added or (None, None)
+        record(db, what.replace("{n}", counted(changed)), who, id=operation, first=first, last=last, **sides)
+        if added:
+            views.recount_range(db, *added)
         _put(db, operation, "after")
         _store_settings(db, settings)
     return changed

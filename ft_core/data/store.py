@@ -176,6 +176,14 @@ class Store:
         with self.reading() as db:
             return Page(self._page(db, query, offset, limit), self._total(db, query))
 
+    def place(self, query: Query, id: int) -> int | None:
+        """Where a row stands in a query's answer, counted from 0; None when it is not among them."""
+        with self.reading() as db:
+            if query.plain:
+                return views.place(db, query.view, id)
+            found = (columns.select(db, self.path, query) == id).nonzero()[0]
+            return int(found[0]) if len(found) else None
+
     def _page(self, db: sqlite3.Connection, query: Query, offset: int, limit: int) -> list[Row]:
         if query.plain:
             ids = views.page(db, query.view, offset, limit)
@@ -217,6 +225,10 @@ class Store:
                     time.sleep(0.02)
             db.execute(f"PRAGMA busy_timeout = {_WAIT_S * 1000}")
         return left
+
+    def rows_by_id(self, db: sqlite3.Connection, ids: Iterable[int]) -> list[Row]:
+        """The living ones among `ids`, as `db` (from `reading` or `writing`) sees them."""
+        return [_row(r) for r in db.execute(f"{_ROWS_IN} WHERE alive = 1 ORDER BY key", (json.dumps(list(ids)),))]
 
     def get(self, id: int) -> Row:
         """Raises FTError when there is no such row, or it was deleted."""
@@ -293,15 +305,21 @@ class Store:
                     operations.record_add(db, last + 1, last + added, who, part_of)
         return added
 
-    def edit(self, id: int, messages: Sequence[Message], version: int, who: str = "") -> Row:
-        """Replaces the row's messages. Raises EditConflict when the row is no longer at `version`."""
+    def edit(
+        self, id: int, messages: Sequence[Message], version: int, who: str = "", rejected: str | None = None
+    ) -> Row:
+        """Replaces the row's messages, and with `rejected` its worse answer ('' takes that away).
+
+        Raises EditConflict when the row is no longer at `version`.
+        """
         messages = tuple(messages)
-        conversations.stored(Conversation(messages))
+        conversations.stored(Conversation(messages, rejected=rejected or ""))
         with self.writing() as db, conversations.staging(db):
             row = _get(db, id)
             if row.version != version:
                 raise EditConflict(row, messages)
-            edited = replace(row.conversation, messages=messages)
+            worse = row.conversation.rejected if rejected is None else rejected
+            edited = replace(row.conversation, messages=messages, rejected=worse)
             if edited != row.conversation:
                 conversations.stage(db, [(id, None, edited)])
                 kept = conversations.keep_staged(db)

@@ -71,6 +71,18 @@ def page(db: sqlite3.Connection, view: str, offset: int, limit: int) -> list[int
     return [r[0] for r in found]
 
 
+def place(db: sqlite3.Connection, view: str, id: int) -> int | None:
+    """How many rows of the view stand before row `id`; None when it is not in the view."""
+    known(view)
+    rows = f"FROM rows INDEXED BY view_{view} WHERE {VIEWS[view]}"
+    if db.execute(f"SELECT 1 {rows} AND id = ?", (id,)).fetchone() is None:
+        return None
+    block = id >> BLOCK_BITS
+    blocks = f"SELECT COALESCE(SUM(n_{view}), 0) FROM blocks WHERE block < ?"
+    before = f"SELECT COUNT(*) {rows} AND id >= ? AND id < ?"
+    return db.execute(blocks, (block,)).fetchone()[0] + db.execute(before, (block << BLOCK_BITS, id)).fetchone()[0]
+
+
 def _start(db: sqlite3.Connection, view: str, offset: int) -> tuple[int, int]:
     """The first id of the block in which row `offset` of the view lies, and how far in it is."""
     for block, n in db.execute(f"SELECT block, n_{view} FROM blocks ORDER BY block"):

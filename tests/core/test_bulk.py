@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ft_core.conversation import Conversation, Message
-from ft_core.data import bulk
-from ft_core.data.bulk import Find
+from ft_core.conversation import ROLES, Conversation, Message
+from ft_core.data import bulk, cells
+from ft_core.data.bulk import Edit, Find
 from ft_core.data.columns import Query
-from ft_core.data.store import Store
+from ft_core.data.store import EditConflict, Store
 from ft_core.errors import FTError
 
 ALL = Query()
@@ -74,6 +76,49 @@ def test_copies_are_like_their_rows(store):
     ]
     store.edit(copies[0].id, pair("mine").messages, 1)
     assert store.get(5).conversation == pair("Number 5", "Fine, fine.")
+
+
+def test_a_pasted_block_is_one_operation_of_edits_and_new_rows(store):
+    before = picture(store)
+    edits = [Edit(2, 1, {"prompt": "Two?", "response": "Two."}), Edit(3, 1, {"response": "No."}), Edit(5, 1, {})]
+    assert bulk.write_cells(store, edits, [{"prompt": "New\n?"}, {"prompt": "a", "response": "b"}]) == 4
+    assert store.get(2).conversation == pair("Two?", "Two.") and store.get(3).conversation.messages[1].content == "No."
+    assert [(r.conversation, r.status) for r in store.rows(100, 10)] == [
+        (pair("New\n?", ""), "candidate"),
+        (pair("a", "b"), "candidate"),
+    ]
+    after = picture(store)
+    assert store.undo() == "2 rows edited, 2 rows added" and picture(store) == before
+    store.redo()
+    assert picture(store) == after
+    store.undo()
+    assert bulk.write_cells(store, [], [{}]) == 1 and store.undo() == "1 row added"
+    assert bulk.write_cells(store, [Edit(7, 1, {"prompt": "Number 7"})]) == 0
+    assert store.log(1)[0].what == "1 row added"
+
+
+def test_a_block_over_a_row_that_somebody_changed_is_refused_as_a_whole(store):
+    store.edit(3, pair("theirs").messages, 1)
+    store.delete([4])
+    before, log = picture(store), store.log()
+    with pytest.raises(EditConflict) as conflict:
+        bulk.write_cells(store, [Edit(2, 1, {"prompt": "mine"}), Edit(3, 1, {"prompt": "mine"})], [{"prompt": "x"}])
+    assert conflict.value.current == store.get(3) and conflict.value.yours == pair("mine").messages
+    with pytest.raises(FTError, match="there is no row 4"):
+        bulk.write_cells(store, [Edit(2, 1, {"prompt": "mine"}), Edit(4, 2, {"prompt": "mine"})])
+    with pytest.raises(FTError, match="no column 'status'"):
+        bulk.write_cells(store, [Edit(2, 1, {"status": "rejected"})])
+    assert picture(store) == before and store.log() == log
+
+
+@given(st.lists(st.tuples(st.sampled_from(ROLES), st.text(max_size=3))), st.sampled_from(cells.COLUMNS), st.text())
+def test_a_cell_reads_as_it_was_written_and_nothing_else_changes(turns, column, text):
+    conversation = Conversation(tuple(Message(*turn) for turn in turns), "f", "[1]", "worse")
+    written = cells.write(conversation, {column: text})
+    assert cells.read(written) == {**cells.read(conversation), column: text}
+    assert (written.tools, written.rejected, written.origin) == ("[1]", "worse", "f")
+    assert cells.write(written, cells.read(written)) == written
+    assert abs(len(written.messages) - len(conversation.messages)) <= 1
 
 
 def test_a_system_message_is_set_replaced_and_removed(store):
