@@ -110,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     _verb(sub, verbs.prepare, "get the built-in model ready")
     for verb, name in ((verbs.work, "work"), (verbs.compare_engine, "compare-engine")):
         _verb(sub, verb, "", name).add_argument("folder")  # what a child process is started with
+    _verb(sub, verbs.answer, "")
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -287,3 +288,15 @@ def compare_engine(args: Arguments, workspace: Workspace, out: Out) -> int | Non
     from .work import job_at
 
     return server.main(job_at(workspace.home, Path(args.folder)))
+
+
+def answer(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """What the page starts to have one answer written anew; the question comes on standard input, with its key."""
+    from .generate.answer import Question, write
+    from .work import make_builtin_gguf
+
+    question, api_key = Question.from_text(sys.stdin.read())
+    if question.recipe.teacher == recipe.BUILTIN and builtin_gguf() is None:
+        for progress in make_builtin_gguf(workspace):
+            out.say(progress.what)
+    out.result({"answer": write(question, workspace, api_key)})

@@ -56,11 +56,11 @@ def _run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
             yield Stopped(view.step, view.result)
             return
         if view.kind == "generate" and builtin_gguf() is None:
-            yield from _make_builtin_gguf(job.project.workspace)
+            yield from make_builtin_gguf(job.project.workspace)
         yield from _room(view.kind, job, secrets)
 
 
-def _make_builtin_gguf(workspace: Workspace) -> Iterator[Event]:
+def make_builtin_gguf(workspace: Workspace) -> Iterator[Event]:
     """For the built-in teacher where the wheel that holds it is not installed, as on a Space."""
     from .export import gguf
     from .train.builtin import ensure_builtin

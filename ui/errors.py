@@ -66,15 +66,25 @@ def part_of(notice: gr.HTML, show: Callable[..., dict[Any, Any]], *args: Any) ->
 def answered(function: Callable) -> Callable:
     """The same for what a component's own script calls: the answer is {"error", "hint"} then."""
 
+    def refused(problem: Exception) -> dict[str, str]:
+        known = _known(problem)
+        return {"error": say.sentence(known.message), "hint": say.sentence(known.hint)}
+
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
         except Exception as problem:
-            known = _known(problem)
-            return {"error": say.sentence(known.message), "hint": say.sentence(known.hint)}
+            return refused(problem)
 
-    return run
+    @functools.wraps(function)
+    async def wait(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await function(*args, **kwargs)
+        except Exception as problem:
+            return refused(problem)
+
+    return wait if inspect.iscoroutinefunction(function) else run
 
 
 def _sentence(problem: Exception) -> str:

@@ -15,8 +15,9 @@ import gradio as gr
 from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
 
-from .drawer import Parts, drawer
+from .drawer import drawer
 from .errors import answered
+from .frame import Recipes
 from .panel import draw
 from .session import House
 
@@ -28,8 +29,8 @@ _MOST = 200
 VIEWS = ("all", "review", "heldout", "train", "rejected")
 
 
-def grid(house: House, parts: Parts) -> gr.HTML:
-    """The component; its value is {"project", "stamp"}, its event `changed`. `parts` is for the drawer."""
+def grid(house: House, recipes: Recipes) -> gr.HTML:
+    """The component; its value is {"project", "stamp"}, its event `changed`."""
 
     def store_of(project: str, request: gr.Request) -> Store:
         return Store(house.project(request, str(project)).data)
@@ -90,7 +91,7 @@ def grid(house: House, parts: Parts) -> gr.HTML:
         html_template=draw("grid"),
         js_on_load="\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _SCRIPTS),
         apply_default_css=False,
-        server_functions=[rows, edit, status, remove, undo, redo, *drawer(house, parts)],
+        server_functions=[rows, edit, status, remove, undo, redo, *drawer(house, recipes)],
         elem_id="grid",
     )
 

@@ -9,9 +9,8 @@ import gradio as gr
 
 from ft_core.data import formats, quality
 from ft_core.data.files import Broken
-from ft_core.data.store import Row, Store
+from ft_core.data.store import Store
 from ft_core.errors import FTError
-from ft_core.render import IGNORED
 from ft_core.workspace import Project
 
 from .errors import told
@@ -41,7 +40,7 @@ class DataTab:
         )  # fmt: skip
         self.upload = gr.State("")
         self.preview = panel(elem_id="import-preview")
-        self.grid = grid(frame.house, self._parts)
+        self.grid = grid(frame.house, recipes)
         self.checks = panel(elem_id="checks")
         self.shown = [self.system, self.grid, self.checks, self.notice, self.preview, self.upload]
 
@@ -82,30 +81,6 @@ class DataTab:
                 check = quality.check(store, renderer, wanted.train.max_length) if few else None
             self._checked[key] = draw("checks", check=check) if check else ""
         return self._checked[key]
-
-    def _parts(self, project: Project, row: Row, store: Store) -> tuple[list[tuple[str, bool]], str]:
-        """The row as the model sees it, in pieces with whether they are learnt; and a word on it."""
-        wanted = self.recipes.of(project)
-        renderer = renderer_of(project, wanted)
-        origin = f"From {row.conversation.origin}." if row.conversation.origin else ""
-        if renderer is None:
-            return [], origin
-        conversation = row.conversation.with_system(store.system)
-        try:
-            example = renderer.example(conversation, wanted.train.max_length)
-        except FTError as error:
-            return [], f"{error.message}. {error.hint}"
-        pieces: list[tuple[list[int], bool]] = []
-        for id, label in zip(example.ids, example.labels):
-            learnt = label != IGNORED
-            if not pieces or pieces[-1][1] != learnt:
-                pieces.append(([], learnt))
-            pieces[-1][0].append(id)
-        decode = renderer.tokenizer.decode
-        words = f"{example.learnt} of {len(example.ids)} tokens are learnt"
-        if example.cut:
-            words += f"; {example.cut} are cut off, because the longest row is {wanted.train.max_length} tokens"
-        return [(decode(ids, skip_special_tokens=False), learnt) for ids, learnt in pieces], f"{words}. {origin}"
 
     # --- what a person does
 

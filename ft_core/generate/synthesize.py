@@ -77,7 +77,7 @@ def run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
         builtin = wanted.teacher == BUILTIN
         if builtin:
             yield Note("The built-in teacher is small: its rows have the right form and weak content. Review them.")
-            url = stack.enter_context(embedded.serve(_gguf(job.project.workspace)))
+            url = stack.enter_context(embedded.serve(builtin_file(job.project.workspace)))
         else:
             url = teacher.persons_address(wanted.teacher)
         asked = Teacher(url, "" if builtin else wanted.model, secrets.get("api_key", ""))
@@ -97,7 +97,7 @@ def run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
         yield Finished(ledger.result())
 
 
-def _gguf(workspace: Workspace) -> Path:
+def builtin_file(workspace: Workspace) -> Path:
     """The built-in model for llama.cpp: the wheel's, else the one that was made in its place (ft_core/work.py)."""
     found = builtin_gguf() or workspace.builtin_f16
     if found.exists():

@@ -115,7 +115,14 @@ def test_guests_of_a_space_see_their_own_rows_only(space: str) -> None:
     assert call(one, "rows", [PAGE, "all", "", 0, 10])["total"] == 80
     for fn, arguments in (
         ("rows", [PAGE, "all", "", 0, 10]),
-        ("detail", [PAGE, 1]),
+        ("detail", [PAGE, 1, {"view": "all"}, 0]),
+        ("seen_turns", [PAGE, 1, []]),
+        ("save_turns", [PAGE, 1, 1, [{"role": "user", "content": "mine now"}], ""]),
+        ("judge", [PAGE, 1, "rejected"]),
+        ("delete_row", [PAGE, 1]),
+        ("copy_row", [PAGE, 1]),
+        ("write_anew", [PAGE, [], "", "1"]),
+        ("stop_writing", [PAGE, "1"]),
         ("edit", [PAGE, 1, 1, {"0": "mine now"}]),
         ("remove", [PAGE, [1]]),
         ("undo", PAGE),
