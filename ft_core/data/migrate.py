@@ -6,9 +6,9 @@ import json
 import sqlite3
 
 from ..errors import FTError
-from . import conversations, operations, search, views
+from . import audited, conversations, operations, search, views
 
-CURRENT = 2
+CURRENT = 3
 
 
 def to_current(db: sqlite3.Connection) -> None:
@@ -25,6 +25,8 @@ def to_current(db: sqlite3.Connection) -> None:
         _create(db)
     elif found == 1:
         _from_1(db)
+    elif found == 2:
+        _from_2(db)
     db.execute(f"PRAGMA user_version = {CURRENT}")
     db.execute("COMMIT")
 
@@ -34,9 +36,16 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _create(db: sqlite3.Connection) -> None:
-    for statement in conversations.SCHEMA + operations.SCHEMA + views.SCHEMA + search.SCHEMA:
+    for statement in conversations.SCHEMA + operations.SCHEMA + views.SCHEMA + search.SCHEMA + audited.SCHEMA:
         db.execute(statement)
     db.execute("INSERT INTO settings VALUES ('store', HEX(RANDOMBLOB(16)))")
+
+
+def _from_2(db: sqlite3.Connection) -> None:
+    """Version 2 knew no audit."""
+    for statement in audited.SCHEMA:
+        db.execute(statement)
+    db.execute("ALTER TABLE blocks ADD COLUMN audited INTEGER NOT NULL DEFAULT 0")
 
 
 def _from_1(db: sqlite3.Connection) -> None:

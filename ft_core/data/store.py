@@ -13,14 +13,15 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..conversation import Conversation, Message
 from ..errors import FTError
-from . import columns, conversations, migrate, operations, search, views
+from . import audited, columns, conversations, migrate, operations, search, views
+from .audited import Audit
 from .columns import Query
 from .operations import Operation
 
@@ -46,6 +47,8 @@ class Row:
     status: Status
     split: Literal["train", "heldout", ""]
     version: int
+    audit: Audit | None = field(default=None, compare=False)
+    """What was found of it (audit.py); None when nobody has looked yet."""
 
 
 Selection = Iterable[int] | Query
@@ -152,6 +155,14 @@ class Store:
             return operations.setting(db, "system")
 
     @property
+    def stamp(self) -> str:
+        """Another one after every change of the rows and of what holds for all of them, undo and redo included."""
+        with self.reading() as db:
+            blocks = db.execute("SELECT GROUP_CONCAT(stamp) FROM (SELECT stamp FROM blocks ORDER BY block)").fetchone()
+            text = "\n".join((blocks[0] or "", operations.setting(db, "system"), operations.setting(db, "split")))
+        return sha256(text.encode()).hexdigest()[:16]
+
+    @property
     def split_settings(self) -> tuple[float, int] | None:
         """Share and seed of the split, None before there is one."""
         with self.connection() as db:
@@ -189,7 +200,7 @@ class Store:
             ids = views.page(db, query.view, offset, limit)
         else:
             ids = columns.select(db, self.path, query)[offset : offset + limit].tolist()
-        return [_row(r) for r in db.execute(f"{_ROWS_IN} ORDER BY key", (json.dumps(ids),))]
+        return _rows(db, ids)
 
     def _total(self, db: sqlite3.Connection, query: Query) -> int:
         return views.count(db, query.view) if query.plain else len(columns.select(db, self.path, query))
@@ -204,6 +215,11 @@ class Store:
         """The files and generations that rows came from, with how many came from each."""
         with self.reading() as db:
             return columns.sources(db, self.path)
+
+    def flags(self) -> dict[str, int]:
+        """By name of a flag (audited.FLAGS), how many rows that are not rejected have it."""
+        with self.reading() as db:
+            return columns.flags(db, self.path)
 
     def index(self, seconds: float = 1.0) -> int:
         """Brings the search index up for so long, and returns how many conversations it still lacks.
@@ -228,7 +244,7 @@ class Store:
 
     def rows_by_id(self, db: sqlite3.Connection, ids: Iterable[int]) -> list[Row]:
         """The living ones among `ids`, as `db` (from `reading` or `writing`) sees them."""
-        return [_row(r) for r in db.execute(f"{_ROWS_IN} WHERE alive = 1 ORDER BY key", (json.dumps(list(ids)),))]
+        return _rows(db, list(ids))
 
     def get(self, id: int) -> Row:
         """Raises FTError when there is no such row, or it was deleted."""
@@ -389,15 +405,28 @@ _ROWS_IN = (
 )
 
 
-def _row(r: sqlite3.Row) -> Row:
-    return Row(r["id"], conversations.read(r["messages"], r["origin"]), r["status"], r["split"], r["version"])
+def _rows(db: sqlite3.Connection, ids: list[int]) -> list[Row]:
+    """The living ones, in the order of `ids`."""
+    found = db.execute(f"{_ROWS_IN} WHERE alive = 1 ORDER BY key", (json.dumps(ids),))
+    audits = audited.of(db, ids)
+    return [
+        Row(
+            r["id"],
+            conversations.read(r["messages"], r["origin"]),
+            r["status"],
+            r["split"],
+            r["version"],
+            audits.get(r["id"]),
+        )
+        for r in found
+    ]
 
 
 def _get(db: sqlite3.Connection, id: int) -> Row:
-    found = db.execute(f"{_ROWS_IN} WHERE alive = 1", (json.dumps([id]),)).fetchone()
-    if found is None:
+    found = _rows(db, [id])
+    if not found:
         raise FTError(f"there is no row {id}", "It may have been deleted, or its import undone.")
-    return _row(found)
+    return found[0]
 
 
 def _brief(conversation: Conversation) -> str:

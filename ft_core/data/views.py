@@ -2,7 +2,8 @@
 
 SQLite counts its way to an OFFSET, which is too slow to scroll through a million rows. So the store keeps how many
 rows of each view lie in each block of 4096 ids; the write that changes them counts the blocks that it touched again,
-and stamps them, so that whoever keeps rows in memory (columns.py) knows which to read again.
+and stamps them, so that whoever keeps rows in memory (columns.py) knows which to read again. The audit has a stamp of
+its own there: what it finds changes no row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _PAST_THE_END = 2**62
 # One partial index a view: a page reads ids alone, however few of the rows are in the view.
 SCHEMA = (
     f"CREATE TABLE blocks(block INTEGER PRIMARY KEY, {', '.join(f'n_{name} INTEGER NOT NULL' for name in VIEWS)},"
-    " stamp INTEGER NOT NULL)",
+    " stamp INTEGER NOT NULL, audited INTEGER NOT NULL)",
     *(f"CREATE INDEX view_{name} ON rows(id) WHERE {which}" for name, which in VIEWS.items()),
 )
 
@@ -36,7 +37,7 @@ SCHEMA = (
 def recount(db: sqlite3.Connection, blocks: Iterable[int]) -> None:
     sums = ", ".join(f"COALESCE(SUM({which}), 0)" for which in VIEWS.values())
     db.executemany(
-        f"INSERT OR REPLACE INTO blocks SELECT ?1, {sums}, RANDOM() FROM rows"
+        f"INSERT OR REPLACE INTO blocks SELECT ?1, {sums}, RANDOM(), 0 FROM rows"
         f" WHERE id >= ?1 << {BLOCK_BITS} AND id < (?1 + 1) << {BLOCK_BITS}",
         ((block,) for block in blocks),
     )

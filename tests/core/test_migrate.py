@@ -131,7 +131,7 @@ def test_undo_and_redo_go_all_the_way(tmp_path):
             assert picture() == there, n
             store.undo()
         assert not store.can_undo
-    with Store(path) as store:  # now of version 2
+    with Store(path) as store:  # now of the present version
         for n, there in reversed(list(enumerate(back))):
             assert picture() == there, n
             store.redo()
@@ -146,6 +146,23 @@ def test_undo_and_redo_go_all_the_way(tmp_path):
         assert (found.changed, found.system) == (1, ("Be kind.", "Third."))
         assert versions.restore(store, "migrated") == 1
         assert picture() == back[0]
+
+
+def test_version_2_gets_room_for_the_audit(tmp_path):
+    path = tmp_path / "data.sqlite"
+    with Store(path) as store:
+        store.add([pair("one"), pair("two")])
+    db = sqlite3.connect(path)
+    for table in ("audited", "audited_rows", "compared"):  # what version 3 added
+        db.execute(f"DROP TABLE {table}")
+    db.execute("ALTER TABLE blocks DROP COLUMN audited")
+    db.execute("PRAGMA user_version = 2")
+    db.commit()
+    db.close()
+    with Store(path) as store:
+        assert [r.audit for r in store.rows()] == [None, None]
+        store.delete([1])
+        assert store.page(Query(sort="score")).total == 1 and not any(store.flags().values())
 
 
 def test_a_migration_that_breaks_changes_nothing(tmp_path, monkeypatch):

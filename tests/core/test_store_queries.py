@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ft_core.conversation import Conversation, Message
-from ft_core.data import bulk, conversations
-from ft_core.data.columns import Query
+from ft_core.data import audited, bulk, conversations
+from ft_core.data.columns import Query, Sort
+from ft_core.data.flags import Flag
 from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
 
@@ -29,6 +31,33 @@ def store(tmp_path: Path) -> Store:
         yield store
 
 
+def flags_of(row: Row) -> list[str]:
+    return [flag.name for flag in row.audit.flags] if row.audit else []
+
+
+def audit(store: Store, dice: random.Random, rows: list[Row]) -> None:
+    """Finds something or other in the rows, as the audit would."""
+    with store.writing() as db:
+        ids = [r.id for r in rows]
+        numbers = dict(map(tuple, db.execute(f"SELECT id, conversation FROM rows WHERE id IN ({str(ids)[1:-1]})")))
+        some = lambda names: tuple(Flag(name, f"{name}, in short") for name in names if dice.random() < 0.3)  # noqa: E731
+        audited.keep_said(db, [audited.Said(n, 0, some(audited.FLAGS[:9]), "en") for n in numbers.values()])
+        counted = [n for n in numbers.values() if dice.random() < 0.7]
+        audited.keep_counted(db, [_counted(n, dice) for n in counted])
+        for id, n in numbers.items():
+            for flag in some(audited.AMONG_OTHERS):
+                place = audited.FLAGS.index(flag.name)
+                db.execute("INSERT OR REPLACE INTO audited_rows VALUES (?, ?, ?, 1, 'why')", (id, place, n))
+        audited.restamp(db, ids)
+
+
+def _counted(conversation: int, dice: random.Random) -> audited.Counted:
+    tokens = dice.randrange(3000)
+    if dice.random() < 0.2:
+        return audited.Counted(conversation, 0, refusal="no")
+    return audited.Counted(conversation, tokens, dice.choice((0, tokens // 2)), dice.choice((0, 7)), 3)
+
+
 def read(rows: list[Row], query: Query) -> list[int]:
     """The answer by reading every row."""
     keys = {
@@ -38,6 +67,9 @@ def read(rows: list[Row], query: Query) -> list[int]:
         "status": lambda r: ("candidate", "accepted", "rejected").index(r.status),
         "split": lambda r: ("", "train", "heldout").index(r.split),
         "source": lambda r: conversations.source(r.conversation.origin),
+        "tokens": lambda r: r.audit.tokens if r.audit and r.audit.tokens is not None else -1,
+        "score": lambda r: r.audit.score if r.audit else -1,
+        "flags": lambda r: len(flags_of(r)),
     }
     views = {
         "all": lambda r: True,
@@ -54,6 +86,7 @@ def read(rows: list[Row], query: Query) -> list[int]:
         and (not query.status or r.status == query.status)
         and (query.split is None or r.split == query.split)
         and (not query.source or conversations.source(r.conversation.origin) == query.source)
+        and (not query.flag or r.status != "rejected" and query.flag in {*flags_of(r), *["any"] * bool(flags_of(r))})
         and (not needle or any(needle in m.content.casefold() for m in r.conversation.messages))
     ]
     key = keys[query.sort]
@@ -70,9 +103,9 @@ def test_every_query_is_what_reading_every_row_says(store):
         talk(*(" ".join(dice.choices(words, k=3)) for _ in range(dice.choice((1, 2, 4)))), origin=dice.choice(origins))
         for _ in range(5000)
     )
-    for step in range(60):
+    for step in range(84):
         some = dice.sample(range(1, 5001), 40)
-        match step % 6:
+        match step % 7:
             case 0:
                 store.set_status(some, dice.choice(("candidate", "accepted", "rejected")))
             case 1:
@@ -86,6 +119,8 @@ def test_every_query_is_what_reading_every_row_says(store):
                 store.undo()
             case 5:
                 store.index(seconds=dice.choice((0, 0.05)))
+            case 6:
+                audit(store, dice, store.rows(dice.randrange(4000), dice.choice((1, 300))))
         query = Query(
             dice.choice(("all", "all", "review", "rejected", "train", "heldout")),
             dice.choice(
@@ -94,17 +129,21 @@ def test_every_query_is_what_reading_every_row_says(store):
             dice.choice(("", "", "accepted", "rejected")),
             dice.choice((None, None, "", "train")),
             dice.choice(("", "", "b.jsonl", "generated:20260101-x", "no such")),
-            dice.choice(("position", "chars", "turns", "status", "split", "source")),
+            dice.choice(get_args(Sort)),
             dice.random() < 0.5,
+            dice.choice(("", "", "any", *audited.FLAGS)),
         )
-        expected = read(store.rows(limit=10**6), query)
+        rows = store.rows(limit=10**6)
+        expected = read(rows, query)
         for offset in (0, len(expected) // 2, len(expected)):
             page = store.page(query, offset, 20)
             assert ([r.id for r in page.rows], page.total) == (expected[offset : offset + 20], len(expected)), query
-    assert store.count(search="今日") > 100
+        kept = [r for r in rows if r.status != "rejected"]
+        assert store.flags() == {name: sum(name in flags_of(r) for r in kept) for name in audited.FLAGS}
+    assert store.count(search="今日") > 100 and store.flags()["leak"] > 100
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.text(max_size=12), min_size=1, max_size=8), st.text(min_size=1, max_size=5), st.booleans())
 def test_any_part_of_any_text_is_found(tmp_path_factory, texts, needle, indexed):
     texts = [t for t in texts if t.isascii() or not any("\ud800" <= c <= "\udfff" for c in t)]
@@ -158,7 +197,9 @@ def test_sources_are_files_and_generations(store):
 
 
 @pytest.mark.parametrize(
-    "query", [Query("none"), Query(status="fine"), Query(split="middle"), Query(sort="weight")], ids=str
+    "query",
+    [Query("none"), Query(status="fine"), Query(split="middle"), Query(sort="weight"), Query(flag="red")],
+    ids=str,
 )
 def test_what_cannot_be_asked_is_said(store, query):
     with pytest.raises(FTError):
