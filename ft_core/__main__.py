@@ -14,7 +14,7 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from . import verbs, verbs_data, verbs_files
+from . import verbs, verbs_data, verbs_files, verbs_give
 from .errors import FTError
 from .out import JobFailed, JobStopped, Out
 from .recipe import GenerateRecipe, TrainRecipe, docs
@@ -138,10 +138,7 @@ def _data(sub: Any) -> None:
     take.add_argument("files", nargs="+", metavar="FILE")
     take.add_argument("--partial", action="store_true", help="take what is readable of a file whose syntax breaks")
     take.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. prompt=Question")
-    give = _verb(data, verbs_files.give, "write the rows to a file; its suffix decides the format", "export")
-    give.add_argument("file")
-    give.add_argument("--shape", default="messages", help="messages, sharegpt, alpaca, prompt-completion, contexts")
-    give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
+    _give(data)
     _verb(data, verbs_data.check, "what is wrong with the rows", "check")
     split = _verb(data, verbs_data.split, "choose the rows held out; rows chosen before stay", "split")
     split.add_argument("--heldout", type=float, metavar="SHARE", help="0 to 0.5 (default 0.1)")
@@ -150,6 +147,17 @@ def _data(sub: Any) -> None:
     _verb(data, verbs_data.undo, "take back the last change", "undo")
     _verb(data, verbs_data.redo, "do it again", "redo")
     _verb(data, verbs_data.stats, "how many rows, and their fingerprint", "stats")
+
+
+def _give(data: Any) -> None:
+    give = _verb(data, verbs_give.give, "write the rows to a file, or to a folder that `datasets` loads", "export")
+    give.add_argument("file", help="its suffix decides the format: .jsonl, .json, .csv, .parquet; none is a folder")
+    give.add_argument(
+        "--shape",
+        default="messages",
+        help="messages, sharegpt, alpaca, prompt-completion, contexts, text, preference (rows with a worse answer)",
+    )
+    give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
 
 
 def _rows(data: Any) -> None:

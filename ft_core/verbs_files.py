@@ -1,4 +1,4 @@
-"""The front door's verbs that take rows from files and give rows to files."""
+"""The front door's verbs that take rows from files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import FTError
 from .out import Out
-from .verbs_data import store_of, to_fill
+from .verbs_data import to_fill
 from .workspace import Workspace
 
 Arguments = argparse.Namespace
@@ -36,12 +36,3 @@ def _mapping(words: list[str]) -> dict[str, str]:
             raise FTError(f"--map names two columns for {field}", "A field is one column of the file.")
         mapping[field] = column
     return mapping
-
-
-def give(args: Arguments, workspace: Workspace, out: Out) -> None:
-    from .data import formats
-
-    with store_of(workspace.project(args.project)) as store:
-        rows = (conversation for _, conversation, _ in store.conversations(args.split))
-        count = formats.write(rows, Path(args.file), args.shape)
-    out.result({"rows": count, "path": args.file}, f"{count} rows written to {args.file}")

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("data", "generate", "train", "compare", "export")
 GROUND = ("conversation", "recipe", "events", "workspace", "jobs", "render", "teacher", "machine")
-FRONT_DOORS = ("__main__", "verbs", "verbs_data", "verbs_files", "out", "work")
+FRONT_DOORS = ("__main__", "verbs", "verbs_data", "verbs_files", "verbs_give", "out", "work")
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "unsloth"}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from starlette.background import BackgroundTask
@@ -12,34 +14,37 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from ft_core.data import formats
+from ft_core.conversation import Conversation
+from ft_core.data import folder, writing
+from ft_core.data.layout import SHAPES
 from ft_core.data.store import Store
 from ft_core.errors import FTError
+from ft_core.export import archive
 
 from .session import House
 
 _PREFIX = "/gradio_api/ft"
 """Beneath Gradio's own prefix, so that it is reached however the app is served."""
-_ROWS = {
-    "messages.jsonl": "messages",
-    "sharegpt.jsonl": "sharegpt",
-    "alpaca.csv": "alpaca",
-    "messages.parquet": "messages",
-}
+_FORMATS = ("jsonl", "json", "csv", "parquet", "zip")
+"""Of rows; a zip holds a folder of `datasets`."""
 
 
 def routes(house: House) -> list[Route]:
     def rows(request: Request) -> Response:
-        """The rows that are trained, as a file."""
+        """The rows that are trained, as a file: `as` is SHAPE.FORMAT, `split` one side of it alone."""
         project = house.project(request, request.query_params.get("project", ""))
-        name = request.query_params.get("as", "")
-        if name not in _ROWS:
-            raise FTError(f"rows are not written as {name!r}", f"Known here: {', '.join(_ROWS)}.")
-        folder = Path(tempfile.mkdtemp(prefix="ft-rows-"))
-        path = folder / name
-        with Store(project.data) as store:
-            formats.write((conversation for _, conversation, _ in store.conversations()), path, _ROWS[name])
-        return FileResponse(path, filename=f"{project.name}-{name}", background=BackgroundTask(_remove, folder, path))
+        name, side = request.query_params.get("as", ""), request.query_params.get("split") or None
+        shape, _, kind = name.partition(".")
+        if shape not in SHAPES or kind not in _FORMATS or side not in (None, "train", "heldout"):
+            raise FTError(f"rows are not written as {name!r}", f"Formats are {', '.join(_FORMATS)}.")
+        with ExitStack() as unless_sent:
+            scratch = Path(tempfile.mkdtemp(prefix="ft-rows-"))
+            unless_sent.callback(shutil.rmtree, scratch)
+            with Store(project.data) as store:
+                path = _written(store.conversations(side), scratch, shape, kind)
+            unless_sent.pop_all()
+        remove = BackgroundTask(shutil.rmtree, scratch)
+        return FileResponse(path, filename=f"{project.name}-{path.name}", background=remove)
 
     def made(request: Request) -> Response:
         """One file of an export."""
@@ -63,6 +68,12 @@ def _told(endpoint: Callable[[Request], Response]):
     return answer
 
 
-def _remove(folder: Path, path: Path) -> None:
-    path.unlink(missing_ok=True)
-    folder.rmdir()
+def _written(rows: Iterator[tuple[int, Conversation, str]], scratch: Path, shape: str, kind: str) -> Path:
+    path = scratch / f"{shape}.{kind}"
+    if kind == "zip":
+        folder.write(rows, path.with_suffix(""), shape)
+        for _ in archive.write([path.with_suffix("")], path):
+            pass
+    else:
+        writing.write((conversation for _, conversation, _ in rows), path, shape)
+    return path

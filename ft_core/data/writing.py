@@ -10,11 +10,11 @@ import csv
 import json
 import os
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,174 +22,157 @@ import pyarrow.parquet as pq
 from ..conversation import Conversation
 from ..errors import FTError
 from .files import guarded
-from .shapes import looks_like_turns, without_contexts
+from .layout import SHAPES, Layout
 
-_TEXT = pa.string()
-_TURNS = {
-    "messages": pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)])),
-    "sharegpt": pa.list_(pa.struct([("from", _TEXT), ("value", _TEXT)])),
-}
-_SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt", "tool": "tool"}
-_BATCH = 1000
-"""Rows of a Parquet file in memory at once."""
+__all__ = ["SHAPES", "Gathered", "Written", "write", "write_parquet"]
+
+_BATCH_ROWS = 1000
+_BATCH_CHARS = 1 << 24
+"""Of the rows that are in memory at once; whichever is reached first."""
 
 
 @dataclass(frozen=True)
-class _Exchange:
-    """A conversation as the flat shapes have it: one prompt and one answer after what went before."""
-
-    system: str
-    history: list[list[str]]
-    prompt: str
-    answer: str
-
-    @property
-    def plain(self) -> bool:
-        """Whether two texts say all of it."""
-        turns = looks_like_turns(self.prompt) or looks_like_turns(self.answer)
-        return not (self.system or self.history or turns)
+class Written:
+    rows: int
+    left_out: int
+    """Rows without a worse answer, which have no place in the shape preference."""
 
 
-def write(conversations: Iterable[Conversation], path: Path, shape: str = "messages") -> int:
-    """Writes a file in the format of its ending (.jsonl, .json, .csv, .parquet) and returns its number of rows.
+def write(conversations: Iterable[Conversation], path: Path, shape: str = "messages") -> Written:
+    """Writes a file in the format of its ending (.jsonl, .json, .csv, .parquet) and the shape of `layout`.
 
-    Shapes: messages and sharegpt hold everything. alpaca and contexts have `system` and `history` columns when a row
-    needs them. prompt-completion is two texts when that is all there is, else two lists of messages, as TRL reads
-    both. Raises FTError, with nothing written, for a row that the shape cannot hold and when there are no rows.
+    Raises FTError, with nothing written, for a row that the shape cannot hold and when there are no rows.
     """
     dump = _DUMPERS.get(path.suffix.lower())
     if dump is None:
-        raise FTError(f"{path.name}: no such format", f"The name ends with one of {', '.join(_DUMPERS)}.")
-    if shape == "preference":
-        raise FTError("these rows have one answer each, not a better and a worse one", "Choose another shape.")
-    if shape not in SHAPES:
-        raise FTError(f"there is no shape {shape!r}", f"Shapes are {', '.join(SHAPES)}.")
+        hint = f"The name ends with one of {', '.join(_DUMPERS)}; a folder of `datasets` ends with a slash."
+        raise FTError(f"{path.name}: no such format", hint)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as spool:
-        rows, used = _gather(conversations, shape, spool)
-        if not rows:
-            raise FTError(
-                "there are no rows to write",
-                "Import or generate some; rows to train and held out are told apart once they are split.",
-            )
-        columns = _columns(shape, used)
-        spool.seek(0)
+    with Gathered(shape) as rows:
+        for conversation in conversations:
+            rows.add(conversation)
+        done = rows.written()
         try:
-            dump((_record(_back(line), shape, columns) for line in spool), part, columns)
+            dump(rows, part)
             os.replace(part, path)
         except OSError as error:
             raise FTError(f"{path} cannot be written: {error.strerror or error}", "Is there such a folder?") from None
         finally:
             part.unlink(missing_ok=True)
-    return rows
+    return done
 
 
-SHAPES = ("messages", "sharegpt", "alpaca", "prompt-completion", "contexts")
-"""Shapes that conversations can be written in."""
+class Gathered:
+    """Rows on their way into files, each with the part of the dataset that it belongs to. Close it, or use `with`."""
 
+    def __init__(self, shape: str):
+        """Raises FTError for a shape that is not known."""
+        self.layout = Layout(shape)
+        self.rows: Counter[str] = Counter()
+        """By part."""
+        self.left_out = 0
+        self._spool = tempfile.TemporaryFile("w+", encoding="utf-8", newline="\n")
 
-def _gather(conversations: Iterable[Conversation], shape: str, spool: IO[str]) -> tuple[int, set[str]]:
-    """Writes the rows to `spool`, one line of canonical JSON each; returns their number and what they need."""
-    rows, used = 0, set()
-    for rows, conversation in enumerate(conversations, 1):
-        spool.write(conversation.canonical() + "\n")
-        if shape not in _TURNS:
-            exchange = _exchange(conversation, rows, shape)
-            used |= {name for name in ("system", "history") if getattr(exchange, name)}
-            used |= set() if exchange.plain else {"turns"}
-    return rows, used
+    def __enter__(self) -> Gathered:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._spool.close()
 
-def _exchange(conversation: Conversation, row: int, shape: str) -> _Exchange:
-    messages = conversation.messages
-    own = messages[:1] if messages and messages[0].role == "system" else ()
-    turns = messages[len(own) :]
-    fits = turns and len(turns) % 2 == 0 and all(m.role == ("user", "assistant")[i % 2] for i, m in enumerate(turns))
-    if not fits or (own and not own[0].content):
+    def add(self, conversation: Conversation, part: str = "") -> bool:
+        """Whether the row is written: False when it is left out. Raises FTError as Layout.see does."""
+        if not self.layout.see(conversation):
+            self.left_out += 1
+            return False
+        self._spool.write(f"{part}\t{conversation.canonical()}\n")
+        self.rows[part] += 1
+        return True
+
+    def written(self) -> Written:
+        """Raises FTError when there are no rows."""
+        if rows := self.rows.total():
+            return Written(rows, self.left_out)
+        if self.left_out:
+            raise FTError(
+                f"none of the {self.left_out} rows has a better and a worse answer", "Choose another shape, or vote."
+            )
         raise FTError(
-            f"row {row} cannot be written as {shape}: it is not user and assistant in turn",
-            "messages and sharegpt hold every conversation.",
+            "there are no rows to write",
+            "Import or generate some; rows to train and held out are told apart once they are split.",
         )
-    texts = [m.content for m in turns]
-    history = [texts[i : i + 2] for i in range(0, len(texts) - 2, 2)]
-    return _Exchange(conversation.system, history, texts[-2], texts[-1])
+
+    def records(self, part: str = "", typed: bool = False) -> Iterator[dict[str, Any]]:
+        """The rows of a part by column; `typed` as in Layout.fields."""
+        return self._records(self._texts(part), typed)
+
+    def batches(self, part: str = "") -> Iterator[pa.RecordBatch]:
+        """The rows of a part in Arrow, a few at a time."""
+        texts = self._texts(part)
+        while batch := list(_at_once(texts)):
+            yield pa.RecordBatch.from_pylist(list(self._records(batch, typed=True)), schema=self.schema)
+
+    def _records(self, texts: Iterable[str], typed: bool) -> Iterator[dict[str, Any]]:
+        columns = tuple(self.layout.columns)
+        for text in texts:
+            fields = self.layout.fields(Conversation.from_canonical(text), typed)
+            yield {name: fields[name] for name in columns}
+
+    @property
+    def schema(self) -> pa.Schema:
+        return pa.schema(list(self.layout.columns.items()))
+
+    def _texts(self, wanted: str) -> Iterator[str]:
+        self._spool.seek(0)
+        for line in self._spool:
+            part, _, text = line.partition("\t")
+            if part == wanted:
+                yield text
 
 
-def _columns(shape: str, used: set[str]) -> dict[str, pa.DataType]:
-    """Columns of the file and their types in Parquet."""
-    extra = {"system": _TEXT, "history": pa.list_(pa.list_(_TEXT))}
-    before = {name: extra[name] for name in extra if name in used}
-    match shape:
-        case "messages":
-            return {"messages": _TURNS[shape]}
-        case "sharegpt":
-            return {"conversations": _TURNS[shape]}
-        case "alpaca":
-            return {**before, "instruction": _TEXT, "input": _TEXT, "output": _TEXT}
-        case "contexts":
-            return {**before, "input": _TEXT, "contexts": pa.list_(_TEXT), "response": _TEXT}
-        case _:
-            kind = _TURNS["messages"] if "turns" in used else _TEXT
-            return {"prompt": kind, "completion": kind}
+def _at_once(texts: Iterator[str]) -> Iterator[str]:
+    """As many as are welcome in memory."""
+    chars = 0
+    for n, text in enumerate(texts, 1):
+        yield text
+        chars += len(text)
+        if n == _BATCH_ROWS or chars >= _BATCH_CHARS:
+            return
 
 
-def _record(conversation: Conversation, shape: str, columns: dict[str, Any]) -> dict[str, Any]:
-    turns = [m.to_dict() for m in conversation.messages]
-    if shape == "messages":
-        return {"messages": turns}
-    if shape == "sharegpt":
-        return {"conversations": [{"from": _SHAREGPT[m.role], "value": m.content} for m in conversation.messages]}
-    if shape == "prompt-completion" and columns["prompt"] != _TEXT:
-        return {"prompt": turns[:-1], "completion": turns[-1:]}
-    exchange = _exchange(conversation, 0, shape)
-    contexts, question = without_contexts(exchange.prompt)
-    all_fields = {
-        "system": exchange.system,
-        "history": exchange.history,
-        "prompt": exchange.prompt,
-        "completion": exchange.answer,
-        "instruction": exchange.prompt,
-        "output": exchange.answer,
-        "input": question if shape == "contexts" else "",
-        "contexts": contexts,
-        "response": exchange.answer,
-    }
-    return {name: all_fields[name] for name in columns}
-
-
-def _back(line: str) -> Conversation:
-    return Conversation.from_canonical(line)
+def write_parquet(rows: Gathered, path: Path, part: str = "") -> None:
+    with pq.ParquetWriter(path, rows.schema) as writer:
+        for batch in rows.batches(part):
+            writer.write_batch(batch)
 
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _dump_jsonl(records: Iterator[dict[str, Any]], path: Path, columns: dict[str, Any]) -> None:
+def _write_jsonl(rows: Gathered, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.writelines(_json(record) + "\n" for record in records)
+        file.writelines(_json(record) + "\n" for record in rows.records())
 
 
-def _dump_json(records: Iterator[dict[str, Any]], path: Path, columns: dict[str, Any]) -> None:
+def _write_json(rows: Gathered, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for i, record in enumerate(records):
+        for i, record in enumerate(rows.records()):
             file.write((",\n" if i else "[\n") + _json(record))
         file.write("\n]\n")
 
 
-def _dump_csv(records: Iterator[dict[str, Any]], path: Path, columns: dict[str, Any]) -> None:
+def _write_csv(rows: Gathered, path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
-        for record in records:
-            writer.writerow(guarded(v if isinstance(v, str) else _json(v)) for v in record.values())
+        writer.writerow(rows.layout.columns)
+        for record in rows.records():
+            writer.writerow(guarded(_cell(value)) for value in record.values())
 
 
-def _dump_parquet(records: Iterator[dict[str, Any]], path: Path, columns: dict[str, Any]) -> None:
-    schema = pa.schema(list(columns.items()))
-    with pq.ParquetWriter(path, schema) as writer:
-        while batch := list(islice(records, _BATCH)):
-            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _json(value)
 
 
-_DUMPERS = {".jsonl": _dump_jsonl, ".json": _dump_json, ".csv": _dump_csv, ".parquet": _dump_parquet}
+_DUMPERS = {".jsonl": _write_jsonl, ".json": _write_json, ".csv": _write_csv, ".parquet": write_parquet}

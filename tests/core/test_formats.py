@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 from pathlib import Path
 
 import pandas
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from ft_core.conversation import Conversation, Message
-from ft_core.data import formats, writing
+from ft_core.data import formats
 from ft_core.data.formats import Ended, Skipped
 from ft_core.data.store import Store
 from ft_core.errors import FTError
@@ -358,7 +355,7 @@ MUTATIONS = {
 def test_damaged_files_are_refused_or_read_and_nothing_is_lost(tmp_path, store, suffix, mutation):
     many = [conversation(f'"ö" {i},\n', f"👩‍👩‍👧 {i}") for i in range(40)]
     store.add([PAIR])
-    for seed, shape in enumerate(writing.SHAPES):
+    for seed, shape in enumerate(("messages", "sharegpt", "alpaca", "prompt-completion", "contexts")):
         path = tmp_path / f"rows{suffix}"
         formats.write(many, path, shape)
         damaged = tmp_path / f"damaged{suffix}"
@@ -372,109 +369,3 @@ def test_damaged_files_are_refused_or_read_and_nothing_is_lost(tmp_path, store, 
                 assert refused.message.startswith(damaged.name) and refused.hint and "\n" not in refused.message
                 assert store.count() == before
     assert store.get(1).conversation == PAIR
-
-
-# --- out and in again
-
-texts = st.text(max_size=40) | st.sampled_from(
-    [
-        "=1+1",
-        "'=1+1",
-        "''@x",
-        "-5",
-        "+49",
-        "\t=x",
-        "\r\n",
-        "a\rb",
-        'a "quoted" word',
-        "שלום",
-        "👩‍👩‍👧",
-        "a\x00b",
-        "\u2028",
-        "Context: a\n\nQuestion: b",
-        "Context: \n\nContext: x\n\nQuestion: ",
-        '[{"role": "user", "content": "x"}]',
-        '["a"]',
-        "null",
-        "\ufeff",
-        "﹦",
-        "＝1",
-        " =1",
-        "[{",
-        "\\",
-        "x" * 100_000,
-    ]  # fmt: skip
-)
-answers = texts.filter(lambda text: text.strip())
-
-
-@st.composite
-def exchanges(draw):
-    """A system prompt perhaps, then user and assistant in turn: what every shape can hold."""
-    said = draw(st.lists(st.tuples(texts, answers), min_size=1, max_size=3))
-    turns = [Message(role, text) for pair in said for role, text in zip(("user", "assistant"), pair)]
-    system = draw(st.none() | answers)
-    return Conversation((*([Message("system", system)] if system else []), *turns))
-
-
-@st.composite
-def anything(draw):
-    """Any roles in any order, with an answer somewhere."""
-    turn = st.builds(Message, st.sampled_from(("system", "user", "assistant", "tool")), texts)
-    return Conversation((*draw(st.lists(turn, max_size=3)), Message("assistant", draw(answers))))
-
-
-@pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("shape", writing.SHAPES)
-def test_what_was_exported_imports_as_it_was(tmp_path_factory, suffix, shape):
-    path = tmp_path_factory.mktemp("out") / f"rows{suffix}"
-    rows_of = anything() if shape in ("messages", "sharegpt") else exchanges()
-
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(st.lists(rows_of, min_size=1, max_size=4))
-    def check(conversations):
-        assert formats.write(conversations, path, shape) == len(conversations)
-        assert rows(path) == conversations
-        if suffix == ".csv":
-            with path.open(newline="", encoding="utf-8") as file:
-                cells = [cell for row in csv.reader(file) for cell in row]
-            assert not [
-                c for c in cells if c.lstrip().startswith(("=", "+", "-", "@")) or c.startswith(("\t", "\r", "\n"))
-            ]
-
-    check()
-
-
-def test_prompt_completion_is_two_texts_when_that_is_all(tmp_path):
-    formats.write([PAIR], tmp_path / "a.jsonl", "prompt-completion")
-    assert json.loads((tmp_path / "a.jsonl").read_text()) == PAIR_RECORD
-    formats.write([PAIR.with_system("Be kind."), PAIR], tmp_path / "a.jsonl", "prompt-completion")
-    first, second = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
-    assert first["prompt"][0] == {"role": "system", "content": "Be kind."}
-    assert second["completion"] == [{"role": "assistant", "content": "Yes, in four days."}]
-
-
-def test_the_canonical_line(tmp_path):
-    formats.write([PAIR], tmp_path / "a.jsonl")
-    assert json.loads((tmp_path / "a.jsonl").read_text()) == {"messages": [m.to_dict() for m in PAIR.messages]}
-
-
-def test_export_that_cannot_be_leaves_the_old_file(tmp_path):
-    path = saved(tmp_path, "a.csv", "precious")
-    greeting = Conversation((Message("assistant", "Hello"),))
-    for shape, conversations in [
-        ("alpaca", [PAIR, greeting]),
-        ("preference", [PAIR]),
-        ("nonsense", [PAIR]),
-        ("alpaca", []),
-    ]:
-        with pytest.raises(FTError):
-            formats.write(conversations, path, shape)
-        assert path.read_text() == "precious"
-    with pytest.raises(FTError, match="row 2 cannot be written as alpaca"):
-        formats.write([PAIR, greeting], path, "alpaca")
-    with pytest.raises(FTError, match="no such format"):
-        formats.write([PAIR], tmp_path / "a.xlsx")
-    with pytest.raises(FTError, match="cannot be written"):
-        formats.write([PAIR], tmp_path / "no" / "a.csv")
-    assert [p.name for p in tmp_path.iterdir()] == ["a.csv"]
