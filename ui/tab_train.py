@@ -28,7 +28,7 @@ _KNOBS = ("epochs", "steps", "learning_rate", "rank", "alpha", "dropout", "batch
           "warmup", "schedule", "precision", "evaluate_every", "save_every", "probes", "seed")  # fmt: skip
 _RUNS_SHOWN = 12
 _ESTIMATED_ROWS = 20_000
-"""Up to here all presets show their time, which takes a look at every row for each."""
+"""Up to here the page looks at every row by itself, for what stands in the way and for the time of each preset."""
 
 
 class TrainTab:
@@ -121,13 +121,13 @@ class TrainTab:
         return {widget: knobs.shown(getattr(wanted.train, name)) for name, widget in self.knobs.items()}
 
     def _preflight(self, project: Project, wanted: Recipe) -> Preflight:
-        """Kept while neither rows nor knobs change: it reads every row."""
+        """Kept while neither rows nor knobs change: it reads every row, up to a number of them."""
         ready = models.prepare_status(project.workspace).state
         key = (project.path, counts_stamp(project), recipe.dump(wanted), ready)
         if key not in self._looked:
             if len(self._looked) > 50:
                 self._looked.clear()
-            self._looked[key] = preflight.preflight(project, wanted)
+            self._looked[key] = preflight.preflight(project, wanted, _ESTIMATED_ROWS)
         return self._looked[key]
 
     def _choices(self, project: Project, wanted: Recipe) -> list[tuple[str, str]]:

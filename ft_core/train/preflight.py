@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from itertools import islice
 from statistics import fmean
+from typing import Any
 
 from ..data import quality
 from ..data.quality import Finding
@@ -46,8 +47,11 @@ class Preflight:
         return not any(finding.kind == "blocking" for finding in self.findings)
 
 
-def preflight(project: Project, wanted: Recipe) -> Preflight:
-    """Looks at the project's rows as `wanted` would train them; its paths are relative to the project's folder."""
+def preflight(project: Project, wanted: Recipe, at_most: int | None = None) -> Preflight:
+    """Looks at the project's rows as `wanted` would train them; its paths are relative to the project's folder.
+
+    Of more than `at_most` rows only the first are looked at, for their tokens, and a finding says so.
+    """
     model = wanted.model
     with Store(project.data) as store:
         rows = _rows_to_train(store, wanted)
@@ -59,8 +63,8 @@ def preflight(project: Project, wanted: Recipe) -> Preflight:
             # The built-in model is made when it is needed: nothing is wrong then, only unknown.
             kind = "advisory" if model.base == BUILTIN else "blocking"
             missing = Finding("model", kind, 0, error.message, error.hint)
-            return Preflight(_sorted([missing, *quality.check(store).findings]), None, rows, 0, steps)
-        findings = list(quality.check(store, renderer, wanted.train.max_length).findings)
+            return Preflight(_sorted([missing, *_findings(store, at_most)]), None, rows, 0, steps)
+        findings = _findings(store, at_most, renderer, wanted.train.max_length)
         examples = _examples(store, renderer, wanted.train.max_length)
     learnt = round(fmean(e.learnt for e in examples) * rows) if examples else 0
     needed = None
@@ -68,6 +72,14 @@ def preflight(project: Project, wanted: Recipe) -> Preflight:
         needed = _estimate(project, wanted, shape, examples, rows)
         findings += _about_machine(project, needed)
     return Preflight(_sorted(findings), needed, rows, learnt, steps)
+
+
+def _findings(store: Store, at_most: int | None, *model: Any) -> list[Finding]:
+    rows = store.count()
+    if at_most is None or rows <= at_most:
+        return list(quality.check(store, *model).findings)
+    text = f"{rows:,} rows are too many to look at each while a page waits"
+    return [Finding("unchecked", "advisory", rows, text, "`python -m ft_core data check` looks at every one.")]
 
 
 def _rows_to_train(store: Store, wanted: Recipe) -> int:

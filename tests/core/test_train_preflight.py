@@ -66,6 +66,16 @@ def test_a_model_that_is_not_made_yet_is_no_obstacle_and_one_that_is_not_there_i
     assert _names(made, Recipe(model=ModelRecipe(base="no-such/model"))) == {"model": "blocking"}
 
 
+def test_more_rows_than_a_page_waits_for_are_not_looked_at_and_that_is_told(project):
+    with Store(project.data) as store:
+        store.add([Conversation((Message("user", "never answered"),))])
+    assert "empty" in _names(project)
+    assert preflight(project, Recipe(), at_most=41) == preflight(project, Recipe())
+    seen = preflight(project, Recipe(), at_most=40)
+    assert {f.name: (f.kind, f.count) for f in seen.findings} == {"unchecked": ("advisory", 41)}
+    assert seen.estimate == preflight(project, Recipe()).estimate
+
+
 def test_no_rows_block(with_builtin):
     made = with_builtin.project("empty", create=True)
     seen = preflight(made, Recipe())
