@@ -15,7 +15,8 @@ import pyarrow as pa
 
 from ..conversation import MORE, Conversation, Message
 from ..errors import FTError
-from .shapes import looks_like_turns, without_contexts
+from .shapes import without_contexts
+from .turns import looks_like_turns
 
 SHAPES = ("messages", "sharegpt", "alpaca", "prompt-completion", "contexts", "preference", "text")
 """Shapes that conversations can be written in."""

@@ -60,7 +60,7 @@ SHAPES = [
     ("prompt-completion", {"input": "Do you ship to Norway?", "response": "Yes, in four days."}),
     ("prompt-completion", {"prompt": [PAIR.messages[0].to_dict()], "completion": [PAIR.messages[1].to_dict()]}),
     ("contexts", {"input": "Do you ship to Norway?", "contexts": [], "response": "Yes, in four days."}),
-    ("preference", {"prompt": "Do you ship to Norway?", "chosen": "Yes, in four days.", "rejected": "No."}),
+    ("preference", {"prompt": "Do you ship to Norway?", "chosen": "Yes, in four days.", "rejected": ""}),
     ("preference", {"chosen": [m.to_dict() for m in PAIR.messages], "rejected": []}),
 ]
 
@@ -278,7 +278,7 @@ def test_a_file_that_is_not_there(store, tmp_path):
         with pytest.raises(FTError):
             formats.import_files(store, [path])
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(FTError, match="folder.csv cannot be read"):
+    with pytest.raises(FTError, match="folder.csv holds no file that can be imported"):
         formats.import_files(store, [tmp_path / "folder.csv"])
 
 
@@ -311,7 +311,7 @@ def test_turns_that_cannot_be_used(tmp_path):
     bad = [
         [{"role": "user", "content": "a"}],
         [answer, {"role": "assistant", "content": None}],
-        [{**answer, "tool_calls": [{"id": 1}]}],
+        [{**answer, "tool_calls": [1]}],
         [{"role": "user", "content": [{"type": "image_url"}]}, answer],
         ["a", "b"],
         "not JSON",
