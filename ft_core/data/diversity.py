@@ -1,10 +1,10 @@
 """How much the texts of a set differ from each other: figures of the whole set, to be compared between sets.
 
 Compression ratio and self-repetition of long n-grams are what arXiv 2403.00553 recommends to report; distinct-2 and
-the nearest neighbour add words and meaning. All of them depend on how much text they are taken of (arXiv
-2507.15092 shows it for the compression ratio, which favours short texts), so each is taken of the same amount: of the same number of
-texts drawn from the set, cut at the same length, and of the same number of bytes and words of these. A set that has
-less says so in `bytes` and `words`; then compare it only with one that has as little.
+the nearest neighbour add words and meaning. All of them depend on how much text they are taken of (arXiv 2507.15092
+shows it for the compression ratio, which favours short texts), so each is taken of the same amount: of the same number
+of texts drawn from the set, cut at the same length, and of the same number of bytes and words of these. A set that has
+less says so in `drawn`, `bytes` and `words`; then compare it only with one that has as little.
 """
 
 from __future__ import annotations

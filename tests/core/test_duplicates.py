@@ -158,6 +158,15 @@ def test_a_chain_of_texts_does_not_become_one_group() -> None:
         assert all(jaccard(chain[group[0] - 1][1], chain[id - 1][1]) > 0.7 for id in group)
 
 
+def test_a_text_between_two_others_joins_the_earlier() -> None:
+    rng = random.Random(1)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(210)]
+    first, last, between = (" ".join(words[n : n + 182]) for n in (0, 28, 14))
+    assert jaccard(first, last) < 0.74 and min(jaccard(first, between), jaccard(last, between)) > 0.85
+    assert near([(1, first), (2, last), (3, between)]).groups == ((1, 3),)
+    assert near([(3, first), (2, last), (4, between)]).groups == ((2, 4),)
+
+
 def jaccard(one: str, other: str) -> float:
     a, b = shingles(one), shingles(other)
     return len(a & b) / len(a | b)
