@@ -60,4 +60,4 @@ def counts_stamp(project: Project) -> str:
     if not project.data.exists():
         return ""
     with Store(project.data) as store:
-        return f"{store.counts()}{store.log(1)}"
+        return store.stamp

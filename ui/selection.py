@@ -9,11 +9,16 @@ from ft_core.data.store import Selection
 from ft_core.errors import FTError
 
 
+def only(asked: Any) -> Any:
+    """The argument of a call that has one: gr.HTML makes a list of several alone."""
+    return asked[0] if isinstance(asked, list) else asked
+
+
 def query_of(asked: Any) -> Query:
     """The rows that the grid shows, in their order. Raises FTError for a value that does not exist."""
     if not isinstance(asked, dict):
         raise FTError("the page did not say which rows it means", "Reload the page.")
-    texts = {key: str(asked.get(key) or "") for key in ("search", "status", "source")}
+    texts = {key: str(asked.get(key) or "") for key in ("search", "status", "source", "flag")}
     split = asked.get("split")
     query = Query(
         view=str(asked.get("view") or "all"),

@@ -19,8 +19,8 @@ def rows(page: Page) -> Page:
     return page
 
 
-def cell(page: Page, row: int, column: int):
-    return page.locator(".g-row").nth(row).locator(".g-cell").nth(column)
+def cell(page: Page, row: int, column: str):
+    return page.locator(".g-row").nth(row).locator(f"[data-col={column}]")
 
 
 def new_project(page: Page, name: str) -> None:
@@ -56,28 +56,28 @@ def test_first_start(app: App, tab) -> None:
 def test_edit_in_place_and_undo(app: App, tab) -> None:
     one = tab()
     page = rows(one.open(app.url))
-    was = cell(page, 1, 2).inner_text()
-    cell(page, 1, 2).dblclick()
+    was = cell(page, 1, "response").inner_text()
+    cell(page, 1, "response").dblclick()
     page.keyboard.type(EVIL)
     page.keyboard.press("Enter")
-    expect(cell(page, 1, 2)).to_have_text(EVIL)
-    expect(page.locator(".g-cell:focus")).to_have_attribute("data-col", "2")
+    expect(cell(page, 1, "response")).to_have_text(EVIL)
+    expect(page.locator(".g-cell:focus")).to_have_attribute("data-col", "response")
     page.reload()
     rows(page)
-    expect(cell(page, 1, 2)).to_have_text(EVIL)
-    cell(page, 1, 1).click()
+    expect(cell(page, 1, "response")).to_have_text(EVIL)
+    cell(page, 1, "prompt").click()
     expect(page.locator(".g-turn textarea").nth(1)).to_have_value(EVIL)
-    cell(page, 1, 2).dblclick()
+    cell(page, 1, "response").dblclick()
     page.keyboard.type("never mind")
     page.keyboard.press("Escape")
-    expect(cell(page, 1, 2)).to_have_text(EVIL)
-    cell(page, 1, 1).click()
+    expect(cell(page, 1, "response")).to_have_text(EVIL)
+    cell(page, 1, "prompt").click()
     page.keyboard.press("Control+z")
-    expect(cell(page, 1, 2)).to_have_text(was)
+    expect(cell(page, 1, "response")).to_have_text(was)
     page.click("[data-act=redo]")
-    expect(cell(page, 1, 2)).to_have_text(EVIL)
+    expect(cell(page, 1, "response")).to_have_text(EVIL)
     page.click("[data-act=undo]")
-    expect(cell(page, 1, 2)).to_have_text(was)
+    expect(cell(page, 1, "response")).to_have_text(was)
     assert page.title() == "FT Flow"
     one.is_well()
 
@@ -85,22 +85,22 @@ def test_edit_in_place_and_undo(app: App, tab) -> None:
 def test_keys_alone(app: App, tab) -> None:
     one = tab()
     page = rows(one.open(app.url))
-    cell(page, 0, 1).focus()
+    cell(page, 0, "prompt").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     page.keyboard.press("End")
     page.keyboard.type(" More.")
     page.keyboard.press("Tab")  # takes it, and goes on to the next row's question
-    expect(cell(page, 1, 2)).to_contain_text("More.")
-    expect(cell(page, 2, 1)).to_have_class("g-cell g-c1 is-typing")
+    expect(cell(page, 1, "response")).to_contain_text("More.")
+    expect(cell(page, 2, "prompt")).to_have_class("g-cell is-prompt is-typing")
     page.keyboard.press("Escape")
     page.keyboard.press("Control+z")
-    expect(cell(page, 1, 2)).not_to_contain_text("More.")
+    expect(cell(page, 1, "response")).not_to_contain_text("More.")
     page.keyboard.press("ArrowLeft")
-    page.keyboard.press("Enter")  # the mark: rejected, and accepted again
+    page.keyboard.press("r")  # on the mark: rejected, and accepted again
     expect(page.locator(".g-row.is-rejected")).to_have_count(1)
-    page.keyboard.press("Enter")
+    page.keyboard.press("Space")
     expect(page.locator(".g-row.is-rejected")).to_have_count(0)
     page.keyboard.press("?")
     expect(page.locator("#keys")).to_be_visible()
@@ -117,11 +117,11 @@ def test_views_search_and_what_is_learnt(app: App, tab) -> None:
     expect(page.locator(".g-row").first).to_contain_text("Norway")
     page.wait_for_function("document.querySelectorAll('.g-row').length < 10")
     assert page.locator(".g-row").count() > 0
-    cell(page, 0, 1).click()
+    cell(page, 0, "prompt").click()
     expect(page.locator(".g-d-tokens mark").first).to_be_visible()
     expect(page.locator(".g-d-count")).to_contain_text("tokens are learnt")
     learnt = "".join(page.locator(".g-d-tokens mark").all_inner_texts())
-    assert cell(page, 0, 2).inner_text()[:20] in learnt
+    assert cell(page, 0, "response").inner_text()[:20] in learnt
     assert "Norway" not in learnt
     one.is_well()
 
@@ -144,7 +144,7 @@ def test_import_shows_before_it_takes(app: App, tab, tmp_path: Path) -> None:
     expect(page.locator(".g-sum")).to_have_text("2 rows")
     expect(page.locator(".ft-way")).to_contain_text("2 rows")
     with page.expect_download() as download:
-        page.click(".ft-menu summary")
+        page.click(".g-export summary")
         page.click("[data-export='messages.jsonl']")
     lines = Path(download.value.path()).read_text().splitlines()
     assert [json.loads(line)["messages"][-1]["content"] for line in lines] == ["In Lerwick.", "No, coffee."]
@@ -202,7 +202,7 @@ def test_a_phone_never_scrolls_sideways(app: App, tab, theme: str) -> None:
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
     page.click("#tab-data-button")
-    cell(page, 0, 1).click()
+    cell(page, 0, "prompt").click()
     expect(page.locator(".g-drawer")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     one.is_well()

@@ -1,22 +1,56 @@
-// The rows of a project: scrolls over any number of them, edits in place. Text goes in as textContent, never as HTML.
-// props.value = {project, stamp}; a new stamp means that the rows changed elsewhere.
+// The rows of a project: scrolls over any number of them. Text goes in as textContent, never as HTML.
+// props.value = {project, stamp}; another stamp means that the rows changed elsewhere. The scripts that ui/grid.py
+// lists are one scope: cells.js edits, choose.js selects, filters.js decides which rows and columns there are.
 const $ = selector => element.querySelector(selector);
-const viewport = $('.g-view'), spacer = $('.g-space'), win = $('.g-rows');
-const PAGE = 100, KEPT_PAGES = 60, TALLEST = 15e6;
+const table = $('.g-table'), viewport = $('.g-view'), spacer = $('.g-space'), win = $('.g-rows'), headRow = $('.g-head');
+const PAGE = 100, KEPT_PAGES = 60, TALLEST = 15e6, HEAD = -1;
 const ICON = {accepted: '✓', candidate: '?', rejected: '✕'};
 const SAY = {accepted: 'accepted', candidate: 'to review', rejected: 'rejected'};
-let project = '', view = 'all', search = '', total = 0, turn = 0, focus = {index: 0, col: 1}, open = null, typing = null;
+const SPLIT = {heldout: 'held out', train: 'train', '': ''};
+let project = '', total = 0, turn = 0, focus = {index: 0, col: 'prompt'}, open = null, typing = null;
+let state = {stamp: '', counts: {}, undo: false, redo: false};
 const pages = new Map();
 
-const rowHeight = () => matchMedia('(max-width: 640px)').matches ? 72 : 40;
-const scale = () => Math.max(1, total * rowHeight() / TALLEST);
+const isPhone = () => matchMedia('(max-width: 640px)').matches;
+const rowHeight = () => isPhone() ? 72 : 40;
+const count = n => Number(n).toLocaleString('en');
+const counted = n => `${count(n)} row${n === 1 ? '' : 's'}`;
+
+// --- the app
 
 async function ask(name, ...args) {
   let answer;
-  try { answer = await server[name](project, ...args); }
+  try { answer = await server[name](project, ...(args.length ? args : [null])); }  // one argument alone would not come as a list
   catch { answer = {error: 'The app does not answer.', hint: 'It may be restarting; try again in a moment.'}; }
   tellError(answer?.error ? answer : null);
   return answer?.error ? null : answer;
+}
+
+// A change: waits for edits on their way, says what was done, and shows the rows as they are then.
+async function act(name, ...args) {
+  await saves;
+  const slow = setTimeout(() => { say('Working …'); element.firstElementChild.setAttribute('aria-busy', 'true'); }, 300);
+  const answer = await ask(name, ...args);
+  clearTimeout(slow);
+  element.firstElementChild.removeAttribute('aria-busy');
+  if (!answer) { say(''); return null; }
+  changed(answer);
+  await reload();
+  if (open) showDrawer(open.id);
+  return answer;
+}
+
+// The page counts and checks the rows again when a person pauses, never in the way of the next edit.
+let telling;
+function changed(answer) {
+  if (answer.said) say(answer.said, answer.n > 0);
+  clearTimeout(telling);
+  telling = setTimeout(() => trigger('changed', {}), 1000);
+}
+
+function say(text, undoable = false) {
+  $('.g-said').textContent = text;
+  $('.g-said-undo').hidden = !undoable;
 }
 
 function tellError(answer) {
@@ -26,216 +60,268 @@ function tellError(answer) {
   box.querySelector('span').textContent = answer?.hint ?? '';
 }
 
+// --- pages of rows
+
 function page(number) {
-  if (!pages.has(number)) {
-    const mine = turn;
-    pages.set(number, ask('rows', view, search, number * PAGE, PAGE).then(found => {
-      if (!found || mine !== turn) { pages.delete(number); return []; }
-      show(found);
-      return found.rows;
-    }));
-    if (pages.size > KEPT_PAGES) pages.delete(pages.keys().next().value);
-  }
-  return pages.get(number);
+  let entry = pages.get(number);
+  if (entry) { pages.delete(number); pages.set(number, entry); return entry.coming; }
+  const mine = turn;
+  entry = {rows: []};
+  entry.coming = ask('rows', query(), number * PAGE, PAGE, state.stamp).then(found => {
+    if (!found || mine !== turn) { if (pages.get(number) === entry) pages.delete(number); return []; }
+    if (found.state) {
+      if (state.stamp) for (const other of [...pages.keys()]) if (pages.get(other) !== entry) pages.delete(other);
+      takeState(found.state);
+    }
+    entry.rows = found.rows;
+    total = found.total;
+    stretch();
+    return found.rows;
+  });
+  pages.set(number, entry);
+  if (pages.size > KEPT_PAGES) pages.delete(pages.keys().next().value);
+  return entry.coming;
 }
 
-function show(found) {
-  total = found.total;
-  spacer.style.height = `${Math.min(total * rowHeight(), TALLEST)}px`;
-  for (const button of element.querySelectorAll('[data-view]')) {
-    const count = found.counts[button.dataset.view];
-    button.querySelector('span').textContent = count.toLocaleString('en');
-    button.setAttribute('aria-pressed', String(button.dataset.view === view));
-    button.hidden = !count && !['all', view].includes(button.dataset.view);
-  }
-  $('[data-act=undo]').disabled = !found.undo;
-  $('[data-act=redo]').disabled = !found.redo;
-  const c = found.counts, part = [`${c.all.toLocaleString('en')} rows`];
-  if (c.heldout) part.push(`${c.train.toLocaleString('en')} to train`, `${c.heldout.toLocaleString('en')} held out`);
-  if (c.rejected) part.push(`${c.rejected.toLocaleString('en')} rejected, not trained`);
-  $('.g-sum').textContent = c.all ? part.join(' · ') : '';
-  element.firstElementChild.classList.toggle('is-empty', !c.all);
-  $('.g-none').hidden = total > 0 || !c.all;
-}
+const rowAt = index => pages.get(Math.floor(index / PAGE))?.rows[index % PAGE];
+const rowsById = id => [...pages.values()].flatMap(entry => entry.rows.filter(row => row.id === id));
 
 async function reload(keepPlace = true) {
   turn += 1;
   pages.clear();
-  if (!keepPlace) { viewport.scrollTop = 0; focus = {index: 0, col: 1}; }
+  state.stamp = '';
+  if (!keepPlace) { viewport.scrollTop = 0; focus = {index: 0, col: focus.col}; }
   await draw();
+  drawSelection();
   element.dataset.ready = project;
 }
 
+function takeState(now) {
+  state = now;
+  $('[data-act=undo]').disabled = !now.undo;
+  $('[data-act=redo]').disabled = !now.redo;
+  const c = now.counts, part = [counted(c.all)];
+  if (c.heldout) part.push(`${count(c.train)} to train`, `${count(c.heldout)} held out`);
+  if (c.rejected) part.push(`${count(c.rejected)} rejected, not trained`);
+  $('.g-sum').textContent = c.all ? part.join(' · ') : '';
+  element.firstElementChild.classList.toggle('is-empty', !c.all);
+  drawViews();
+  askFacets();
+}
+
+// --- scrolling: where the rows would be taller than a browser can make a page, the bar stands for all of them
+
+const fitting = () => Math.max(1, Math.floor(viewport.clientHeight / rowHeight()));
+const isScaled = () => total * rowHeight() > TALLEST;
+const furthest = () => ({top: Math.max(1, TALLEST - viewport.clientHeight), index: Math.max(0, total - fitting())});
+
+function stretch() {
+  spacer.style.height = `${Math.min(total * rowHeight(), TALLEST)}px`;
+  table.setAttribute('aria-rowcount', total + 1);
+  $('.g-none').hidden = total > 0 || !state.counts.all;
+  drawFound();
+}
+
 function first() {
-  const height = rowHeight(), top = viewport.scrollTop;
-  return Math.max(0, Math.min(total - 1, Math.floor(top * scale() / height)));
+  const at = isScaled() ? viewport.scrollTop / furthest().top * furthest().index : viewport.scrollTop / rowHeight();
+  return Math.max(0, Math.min(total - 1, Math.floor(at + 1e-6)));
+}
+
+function scrollTo(index) {
+  const height = rowHeight();
+  if (isScaled()) {
+    const from = first(), to = index < from ? index : index >= from + fitting() ? index - fitting() + 1 : from;
+    if (to !== from) viewport.scrollTop = Math.ceil(to / furthest().index * furthest().top);
+    return;
+  }
+  const top = index * height, end = top + height - viewport.clientHeight;
+  if (top < viewport.scrollTop) viewport.scrollTop = top;
+  if (end > viewport.scrollTop) viewport.scrollTop = end;
 }
 
 let drawing = 0;
 async function draw() {
   if (typing || !project) return;
-  const mine = ++drawing, height = rowHeight();
+  const mine = ++drawing, height = rowHeight(), seen = Math.ceil(viewport.clientHeight / height) + 2;
   let from = first();
-  const seen = Math.ceil(viewport.clientHeight / height) + 2;
   const numbers = [...new Set([from, from + seen].map(i => Math.floor(Math.max(0, Math.min(i, Math.max(total, seen) - 1)) / PAGE)))];
   const rows = (await Promise.all(numbers.map(page))).flat();
-  if (mine !== drawing) return;
+  if (mine !== drawing || typing) return;
+  if (total && from > total - 1) return draw();
   from = first();
-  const held = win.contains(document.activeElement);
-  const frag = document.createDocumentFragment();
-  rows.slice(from - numbers[0] * PAGE).slice(0, seen).forEach((row, i) => frag.append(rowNode(row, from + i, height)));
-  win.replaceChildren(frag);
-  win.style.transform = `translateY(${scale() === 1 ? from * height : viewport.scrollTop}px)`;
-  viewport.setAttribute('aria-rowcount', total);
-  if (held) cellAt(focus.index, focus.col)?.focus({preventScroll: true});
+  const held = win.contains(document.activeElement) || document.activeElement === viewport;
+  focus.index = Math.max(HEAD, Math.min(total - 1, focus.index));
+  drawHeaders();
+  const columns = columnsSeen();
+  win.replaceChildren(...rows.slice(from - numbers[0] * PAGE).slice(0, seen).map((row, i) => rowNode(row, from + i, columns)));
+  win.style.transform = `translateY(${isScaled() ? viewport.scrollTop : from * height}px)`;
+  const cell = cellAt(focus.index, focus.col);
+  viewport.tabIndex = cell || focus.index === HEAD ? -1 : 0;
+  if (held) (cell ?? viewport).focus({preventScroll: true});
+  drawUnsaved();
 }
 
-function rowNode(row, index, height) {
+function rowNode(row, index, columns) {
   const node = document.createElement('div');
   node.className = `g-row is-${row.status}${open?.id === row.id ? ' is-open' : ''}`;
-  node.style.height = `${height}px`;
   node.setAttribute('role', 'row');
-  node.setAttribute('aria-rowindex', index + 1);
+  node.setAttribute('aria-rowindex', index + 2);
   node.row = row; node.index = index;
-  [ICON[row.status], row.prompt, row.answer, row.turns, row.split === 'heldout' ? 'held out' : row.split === 'train' ? 'train' : '']
-    .forEach((text, col) => {
-      const cell = document.createElement('div');
-      cell.className = `g-cell g-c${col}`;
-      cell.setAttribute('role', 'gridcell');
-      cell.tabIndex = index === focus.index && col === focus.col ? 0 : -1;
-      cell.textContent = text;
-      if (col === 0) { cell.title = SAY[row.status]; cell.setAttribute('aria-label', SAY[row.status]); }
-      if (col === 3) cell.setAttribute('aria-label', `${text} turns`);
-      cell.dataset.col = col;
-      node.append(cell);
-    });
+  for (const column of columns) node.append(cellNode(row, index, column));
+  drawPicked(node);
   return node;
 }
 
-const cellAt = (index, col) => [...win.children].find(n => n.index === index)?.children[col];
+function cellNode(row, index, column) {
+  const cell = document.createElement('div'), name = column.name;
+  cell.className = `g-cell is-${name}`;
+  cell.setAttribute('role', 'gridcell');
+  cell.setAttribute('aria-colindex', COLUMNS.indexOf(column) + 1);
+  cell.dataset.col = name;
+  cell.tabIndex = index === focus.index && name === focus.col ? 0 : -1;
+  fill(cell, row, name);
+  return cell;
+}
 
-async function go(index, col) {
-  focus = {index: Math.max(0, Math.min(total - 1, index)), col: Math.max(0, Math.min(2, col))};
-  const height = rowHeight(), top = focus.index * height / scale();
-  if (top < viewport.scrollTop) viewport.scrollTop = top;
-  if (top + height > viewport.scrollTop + viewport.clientHeight) viewport.scrollTop = top + height - viewport.clientHeight;
-  win.focus?.();
+function fill(cell, row, name) {
+  if (name === 'select') {
+    const box = document.createElement('input');
+    Object.assign(box, {type: 'checkbox', tabIndex: -1});
+    box.setAttribute('aria-label', `Select row ${row.id}`);
+    cell.replaceChildren(box);
+  } else if (name === 'flags') {
+    cell.replaceChildren(...row.flags.map(([word, reason]) => {
+      const flag = document.createElement('span');
+      flag.textContent = word; flag.title = reason;
+      return flag;
+    }));
+  } else if (name === 'status') {
+    cell.textContent = ICON[row.status];
+    cell.title = SAY[row.status];
+    cell.setAttribute('aria-label', SAY[row.status]);
+  } else {
+    cell.textContent = name === 'split' ? SPLIT[row.split] : typeof row[name] === 'number' ? count(row[name]) : row[name];
+    if (name === 'source') cell.title = row.source;
+  }
+}
+
+// A row that changed is drawn where it stands.
+function redraw(id) {
+  for (const node of win.children) {
+    if (node.row.id !== id) continue;
+    node.classList.remove('is-accepted', 'is-candidate', 'is-rejected');
+    node.classList.add(`is-${node.row.status}`);
+    for (const cell of node.children) if (cell !== typing?.cell) fill(cell, node.row, cell.dataset.col);
+    drawPicked(node);
+  }
+}
+
+// --- moving
+
+const cellAt = (index, col) => index === HEAD ? headRow.querySelector(`[data-col=${col}]`)
+  : [...win.children].find(node => node.index === index)?.querySelector(`[data-col=${col}]`);
+
+async function go(index, col = focus.col) {
+  const columns = columnsSeen().map(column => column.name);
+  if (!columns.includes(col)) col = 'prompt';
+  focus = {index: Math.max(HEAD, Math.min(total - 1, index)), col};
+  if (focus.index !== HEAD) scrollTo(focus.index);
+  viewport.tabIndex = 0;
+  if (focus.index !== HEAD) viewport.focus({preventScroll: true});
   await draw();
   cellAt(focus.index, focus.col)?.focus({preventScroll: true});
 }
 
-// --- editing a cell
-
-function edit(cell, start) {
-  const node = cell.parentElement, col = +cell.dataset.col;
-  if (col !== 1 && col !== 2) return;
-  const field = col === 1 ? 'prompt_at' : 'answer_at';
-  if (node.row[field] < 0) return;
-  const old = cell.textContent;
-  typing = cell;
-  cell.contentEditable = 'plaintext-only';
-  if (start !== undefined) cell.textContent = start;
-  cell.classList.add('is-typing');
-  cell.focus();
-  const range = document.createRange();
-  range.selectNodeContents(cell);
-  if (start !== undefined) range.collapse(false);
-  getSelection().removeAllRanges(); getSelection().addRange(range);
-  let over = false;
-  const end = async keep => {
-    if (over) return;
-    over = true;
-    const text = cell.innerText.replace(/\n$/, '');
-    cell.removeEventListener('blur', onBlur);
-    cell.onkeydown = null;
-    cell.contentEditable = 'false';
-    cell.classList.remove('is-typing');
-    cell.scrollTop = 0;
-    typing = null;
-    if (!keep || text === old) { cell.textContent = old; return; }
-    cell.textContent = text;
-    await save(node, {[node.row[field]]: text});
-  };
-  const onBlur = () => end(true);
-  cell.addEventListener('blur', onBlur);
-  cell.onkeydown = event => {
-    event.stopPropagation();
-    if (event.key === 'Escape') { event.preventDefault(); end(false).then(() => cell.focus()); }
-    if (event.key === 'Enter' && !event.shiftKey) { event.preventDefault(); end(true).then(() => go(node.index + 1, col)); }
-    if (event.key === 'Tab') {
-      event.preventDefault();
-      const step = event.shiftKey ? -1 : 1, next = col + step;
-      end(true).then(() => next < 1 || next > 2 ? go(node.index + step, next < 1 ? 2 : 1) : go(node.index, next))
-        .then(() => { const cell = cellAt(focus.index, focus.col); if (cell) edit(cell); });
-    }
-  };
+function beside(step) {
+  const columns = columnsSeen().map(column => column.name), to = columns.indexOf(focus.col) + step;
+  return columns[Math.max(0, Math.min(columns.length - 1, to))];
 }
 
-async function save(node, changes) {
-  const answer = await ask('edit', node.row.id, node.row.version, changes);
-  if (answer) { Object.assign(node.row, answer.row); changed(answer); }
-  await reload();
-  if (open) showDrawer(open.id);
+async function move(index, extend) {
+  const from = focus.index;
+  await go(Math.max(extend ? 0 : HEAD, index));
+  if (extend && from !== HEAD) extendTo(from, focus.index);
+  else anchor = null;
 }
 
-async function act(name, ...args) {
-  const answer = await ask(name, ...args);
-  if (answer) { changed(answer); await reload(); if (open) showDrawer(open.id); }
-}
+const inRows = node => win.contains(node) || node === viewport;
 
-function changed(answer) {
-  if (answer.said) { $('.g-said').textContent = answer.said; }
-  trigger('changed', {});
-}
+const MOVES = {
+  ArrowDown: e => move(focus.index + 1, e.shiftKey), ArrowUp: e => move(focus.index - 1, e.shiftKey),
+  PageDown: e => move(Math.max(0, focus.index) + fitting(), e.shiftKey), PageUp: e => move(Math.max(0, focus.index - fitting()), e.shiftKey),
+  ArrowLeft: () => go(focus.index, beside(-1)), ArrowRight: () => go(focus.index, beside(1)),
+  Home: e => e.ctrlKey || e.metaKey ? move(0, e.shiftKey) : go(focus.index, columnsSeen()[0].name),
+  End: e => e.ctrlKey || e.metaKey ? move(total - 1, e.shiftKey) : go(focus.index, columnsSeen().at(-1).name),
+};
 
-const nextStatus = row => row.status === 'accepted' ? 'rejected' : 'accepted';
-
-// --- events
-
-viewport.addEventListener('scroll', () => requestAnimationFrame(draw), {passive: true});
-new ResizeObserver(() => { spacer.style.height = `${Math.min(total * rowHeight(), TALLEST)}px`; draw(); }).observe(viewport);
-
-win.addEventListener('click', event => {
-  const cell = event.target.closest('.g-cell');
-  if (!cell || cell === typing) return;
-  focus = {index: cell.parentElement.index, col: Math.min(2, +cell.dataset.col)};
-  if (+cell.dataset.col === 0) { act('status', [cell.parentElement.row.id], nextStatus(cell.parentElement.row)); return; }
-  cellAt(focus.index, focus.col)?.focus();
-  showDrawer(cell.parentElement.row.id);
+table.addEventListener('keydown', event => {
+  if (typing || event.isComposing || !(inRows(event.target) || headRow.contains(event.target))) return;
+  const ctrl = event.ctrlKey || event.metaKey, key = event.key;
+  if (event.altKey) return;
+  if (MOVES[key]) { event.preventDefault(); MOVES[key](event); return; }
+  if (ctrl && key.toLowerCase() === 'a') { event.preventDefault(); selectAll(); return; }
+  if (key === 'Escape') { event.preventDefault(); if (selectedCount()) clearSelection('Nothing is selected'); else hideDrawer(); return; }
+  if (focus.index === HEAD) {
+    if (key === 'Enter' || key === ' ') { event.preventDefault(); focus.col === 'select' ? pickAll() : sortBy(focus.col); }
+    return;
+  }
+  const row = rowAt(focus.index);
+  if (row) onKey(event, row, key, ctrl);
 });
-win.addEventListener('dblclick', event => { const cell = event.target.closest('.g-cell'); if (cell && !typing) edit(cell); });
-win.addEventListener('keydown', event => {
-  const cell = event.target.closest('.g-cell');
-  if (!cell || typing) return;
-  const {index, row} = cell.parentElement, col = +cell.dataset.col, ctrl = event.ctrlKey || event.metaKey;
-  const by = {ArrowDown: [1, 0], ArrowUp: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
-    PageDown: [10, 0], PageUp: [-10, 0]}[event.key];
-  if (by) { event.preventDefault(); go(index + by[0], col + by[1]); }
-  else if (ctrl && event.key === 'Home') { event.preventDefault(); go(0, col); }
-  else if (ctrl && event.key === 'End') { event.preventDefault(); go(total - 1, col); }
-  else if (event.key === 'Enter' || event.key === 'F2') { event.preventDefault(); col === 0 ? act('status', [row.id], nextStatus(row)) : edit(cell); }
-  else if (event.key === ' ') { event.preventDefault(); showDrawer(row.id); }
-  else if (event.key === 'Delete') { event.preventDefault(); act('remove', [row.id]); }
-  else if (event.key === 'Escape') hideDrawer();
-  else if (event.key.length === 1 && !ctrl && !event.altKey && event.key !== '?' && col > 0) { event.preventDefault(); edit(cell, event.key); }
-});
+
+function onKey(event, row, key, ctrl) {
+  const isText = TEXT.includes(focus.col), cell = cellAt(focus.index, focus.col), isSelect = focus.col === 'select';
+  const these = selectedCount() ? selection() : {ids: [row.id]};
+  const letter = !ctrl && key.length === 1 ? key : '';
+  const done = () => { event.preventDefault(); return true; };
+  if (key === 'Enter' && ctrl) { done(); showDrawer(row.id); }
+  else if (key === 'Enter' && isSelect || letter === ' ' && isSelect) { done(); toggle(focus.index, row); }
+  else if (key === 'Enter' || key === 'F2') { done(); isText ? edit(cell, key === 'F2' ? 'end' : 'all') : showDrawer(row.id); }
+  else if (letter === ' ') { done(); judge(these, 'accepted'); }
+  else if (key === 'Delete') { done(); onSelection('remove', these); }
+  else if (letter === 'a' && !isText) { done(); judge(these, 'accepted'); }
+  else if (letter === 'r' && !isText) { done(); judge(these, 'rejected'); }
+  else if (letter && isText && cell && letter !== '?') { done(); edit(cell, 'replace', letter); }
+}
+
 element.addEventListener('keydown', event => {
-  if (!(event.ctrlKey || event.metaKey) || typing || event.target.matches('input, textarea')) return;
+  if (!(event.ctrlKey || event.metaKey) || typing || event.target.closest('input:not([type=checkbox]), textarea, select')) return;
   const key = event.key.toLowerCase();
   if (key === 'z' && !event.shiftKey) { event.preventDefault(); act('undo'); }
   if (key === 'y' || (key === 'z' && event.shiftKey)) { event.preventDefault(); act('redo'); }
 });
-element.addEventListener('click', event => {
-  const button = event.target.closest('button');
-  if (!button) return;
-  if (button.dataset.view) { view = button.dataset.view; reload(false); }
-  const name = button.dataset.act;
-  if (name === 'undo' || name === 'redo') act(name);
+
+win.addEventListener('click', event => {
+  const cell = event.target.closest('.g-cell');
+  if (!cell || typing?.cell === cell) return;
+  const {index, row} = cell.parentElement, name = cell.dataset.col, from = focus.index;
+  focus = {index, col: name};
+  for (const one of table.querySelectorAll('[role=gridcell], [role=columnheader]')) one.tabIndex = one === cell ? 0 : -1;
+  cell.focus({preventScroll: true});
+  if (event.shiftKey) { extendTo(from, index); return; }
+  if (name === 'select' || event.ctrlKey || event.metaKey) { event.preventDefault(); toggle(index, row); return; }
+  anchor = null;
+  if (name === 'status') { judge({ids: [row.id]}, row.status === 'accepted' ? 'rejected' : 'accepted'); return; }
+  showDrawer(row.id);
 });
-let waiting;
-$('.g-search').addEventListener('input', event => {
-  clearTimeout(waiting);
-  waiting = setTimeout(() => { search = event.target.value; reload(false); }, 200);
+win.addEventListener('dblclick', event => {
+  const cell = event.target.closest('.g-cell');
+  if (cell && !typing) edit(cell, 'all');
+});
+win.addEventListener('mousedown', event => {
+  if (event.target.closest('.g-cell') && !event.target.closest('textarea')) event.preventDefault();  // no text is marked on Shift-click
+});
+
+let scrolled = 0;
+viewport.addEventListener('scroll', () => {
+  if (!scrolled) scrolled = requestAnimationFrame(() => { scrolled = 0; draw(); });
+}, {passive: true});
+new ResizeObserver(() => { stretch(); draw(); }).observe(viewport);
+
+element.addEventListener('click', event => {
+  const name = event.target.closest('button')?.dataset.act;
+  if (name === 'undo' || name === 'redo') act(name);
+  if (name === 'new') newRow();
 });
 element.addEventListener('click', event => {
   const link = event.target.closest('a[data-export]');
@@ -243,10 +329,10 @@ element.addEventListener('click', event => {
 }, true);
 
 function take() {
-  const told = props.value ?? {};
-  const other = told.project !== project;
+  const told = props.value ?? {}, other = told.project !== project;
+  if (!other && told.stamp && told.stamp === state.stamp) return;  // our own change comes back
   project = told.project ?? '';
-  if (other) { hideDrawer(); view = 'all'; search = ''; $('.g-search').value = ''; tellError(null); $('.g-said').textContent = ''; }
+  if (other) { hideDrawer(); clearSelection(); resetFilters(); tellError(null); say(''); state.stamp = ''; }
   if (project) reload(!other);
 }
 // The scripts that follow are in the same scope; the first rows come when they have run.
