@@ -162,7 +162,7 @@ def test_a_text_between_two_others_joins_the_earlier() -> None:
     rng = random.Random(1)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(210)]
     first, last, between = (" ".join(words[n : n + 182]) for n in (0, 28, 14))
-    assert jaccard(first, last) < 0.74 and min(jaccard(first, between), jaccard(last, between)) > 0.85
+    assert jaccard(first, last) < 0.74 and min(jaccard(first, between), jaccard(last, between)) > 0.84
     assert near([(1, first), (2, last), (3, between)]).groups == ((1, 3),)
     assert near([(3, first), (2, last), (4, between)]).groups == ((2, 4),)
 
