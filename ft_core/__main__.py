@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from . import verbs, verbs_data, verbs_files, verbs_give
 from .errors import FTError
 from .out import JobFailed, JobStopped, Out
-from .recipe import GenerateRecipe, TrainRecipe, docs
+from .recipe import DataRecipe, GenerateRecipe, TrainRecipe, docs
 from .workspace import Workspace
 
 DONE, REFUSED, JOB_FAILED, DEFECT, INTERRUPTED = 0, 2, 3, 70, 130
@@ -134,22 +134,26 @@ def _data(sub: Any) -> None:
     data = sub.add_parser("data", help="the project's rows").add_subparsers(
         required=True, metavar="VERB", parser_class=_Parser
     )
-    take = _verb(data, verbs_files.take, "import files: CSV, JSON, JSONL, Parquet", "import")
-    take.add_argument("files", nargs="+", metavar="FILE")
+    take = _verb(data, verbs_files.take, "import files, folders, addresses, or a dataset of the Hub", "import")
+    take.add_argument(
+        "files",
+        nargs="+",
+        metavar="SOURCE",
+        help="CSV, TSV, JSON, JSONL, Parquet, Arrow, text; .gz of these; .zip; a folder; s3://, https://, ...; "
+        "hub:owner/name",
+    )
     take.add_argument("--partial", action="store_true", help="take what is readable of a file whose syntax breaks")
-    take.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. prompt=Question")
-    _give(data)
-    _verb(data, verbs_data.check, "what is wrong with the rows", "check")
-    split = _verb(data, verbs_data.split, "choose the rows held out; rows chosen before stay", "split")
-    split.add_argument("--heldout", type=float, metavar="SHARE", help="0 to 0.5 (default 0.1)")
-    split.add_argument("--seed", type=int, metavar="N")
-    _rows(data)
-    _verb(data, verbs_data.undo, "take back the last change", "undo")
-    _verb(data, verbs_data.redo, "do it again", "redo")
-    _verb(data, verbs_data.stats, "how many rows, and their fingerprint", "stats")
-
-
-def _give(data: Any) -> None:
+    look = _verb(data, verbs_files.look, "what a source has and what its columns are taken for", "look")
+    look.add_argument("source", metavar="SOURCE", help="as for import")
+    for parser in (take, look):
+        parser.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. prompt=Question")
+        parser.add_argument("--shape", default="", help="what the columns make, where they do not say so themselves")
+        hub = parser.add_argument_group("of a dataset of the Hub")
+        hub.add_argument("--config", default="", metavar="NAME", help="its configuration")
+        hub.add_argument("--split", default="", metavar="NAME", help="default: train")
+        hub.add_argument("--rows", type=int, default=0, metavar="N", help="only so many (default: all)")
+        hub.add_argument("--random", action="store_true", help="rows by chance, each out of the next 10,000")
+        hub.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same rows")
     give = _verb(data, verbs_give.give, "write the rows to a file, or to a folder that `datasets` loads", "export")
     give.add_argument("file", help="its suffix decides the format: .jsonl, .json, .csv, .parquet; none is a folder")
     give.add_argument(

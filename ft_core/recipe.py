@@ -45,6 +45,9 @@ class DataRecipe:
     """Share of the rows that is never trained on, so that the model can be tested on it (0 to 0.5)."""
     seed: int = _number(0, 0, 2**31 - 1)
     """Seed of the split into rows to train and rows held out."""
+    group: str = _choice("equal", "equal", "question", "near", "source")
+    """What the split never tears apart: equal rows; also rows with the same first question; also near-duplicates; or
+    all rows of a file or generation (source), which tests on what comes from elsewhere."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def split(args: Arguments, workspace: Workspace, out: Out) -> None:
     project = workspace.project(args.project)
     wanted = with_knobs(recipe_of(project).data, args)
     with store_of(project) as store:
-        train, heldout = split.assign(store, wanted.heldout, wanted.seed)
+        train, heldout = split.assign(store, wanted.heldout, wanted.seed, group=wanted.group)
     out.result({"train": train, "heldout": heldout}, f"{train} rows to train, {heldout} held out")
 
 

@@ -51,7 +51,7 @@ def freeze(store: Store, job: Job, data: DataRecipe) -> Frozen:
     Rows are under the project's system prompt and in the order of their ids. Raises FTError when there is nothing to
     train on.
     """
-    split.assign(store, data.heldout, data.seed, who=f"job {job.id}")
+    split.assign(store, data.heldout, data.seed, who=f"job {job.id}", group=data.group)
     digest = sha256()
     rows = {"train": 0, "heldout": 0}
     part = job.dataset.with_suffix(".part")

@@ -163,11 +163,11 @@ class Store:
         return sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def split_settings(self) -> tuple[float, int] | None:
-        """Share and seed of the split, None before there is one."""
+    def split_settings(self) -> tuple[float, int, str] | None:
+        """Share, seed and grouping (DataRecipe.group) of the split, None before there is one."""
         with self.connection() as db:
             value = operations.setting(db, "split")
-        return tuple(json.loads(value)) if value else None
+        return tuple([*json.loads(value), "equal"][:3]) if value else None
 
     def rows(self, offset: int = 0, limit: int = 100, view: View = "all", search: str = "") -> list[Row]:
         """A page, in the order in which rows came. `search` is text that a message has, in any case."""
@@ -360,10 +360,12 @@ class Store:
         with self.writing() as db:
             operations.configure(db, {"system": text}, "system prompt changed", who)
 
-    def set_split(self, splits: Iterable[tuple[int, str]], share: float, seed: int, who: str = "") -> int:
+    def set_split(
+        self, splits: Iterable[tuple[int, str]], share: float, seed: int, who: str = "", group: str = "equal"
+    ) -> int:
         """Puts rows by id into train or heldout, and keeps what the split was made with. Returns rows changed."""
         with self.writing() as db:
-            made_with = {"split": json.dumps([share, seed])}
+            made_with = {"split": json.dumps([share, seed, group])}
             return operations.change(db, "split", splits, "split of {n}", who, made_with)
 
     def undo(self, who: str = "") -> str | None:
