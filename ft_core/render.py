@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,17 @@ class Rendered:
     def learnt(self) -> int:
         """How many tokens teach the model something. The first token of a sequence is never predicted."""
         return sum(label != IGNORED for label in self.labels[1:])
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many tokens a conversation has; Rendered without the tokens themselves."""
+
+    tokens: int
+    """All of them, also those past the limit."""
+    learnt: int
+    """As Rendered.learnt, within the limit."""
+    cut_learnt: int
 
 
 @dataclass(frozen=True)
@@ -114,6 +127,24 @@ class Renderer:
         belongs to the prompt. Raises FTError when the template refuses the conversation, or writes an answer in so
         different a way that it cannot be found.
         """
+        encoded, learnt = self._encoded(conversation)
+        labels = [id if i in learnt else IGNORED for i, id in enumerate(encoded.ids)]
+        keep = len(encoded.ids) if max_length is None else min(max_length, len(encoded.ids))
+        return Rendered(
+            ids=tuple(encoded.ids[:keep]),
+            labels=tuple(labels[:keep]),
+            cut=len(encoded.ids) - keep,
+            cut_learnt=sum(label != IGNORED for label in labels[max(keep, 1) :]),
+        )
+
+    def counts(self, conversation: Conversation, max_length: int) -> Counts:
+        """How many tokens `example` has of each kind. Raises FTError as it does."""
+        encoded, learnt = self._encoded(conversation)
+        kept = sum(0 < i < max_length for i in learnt)
+        return Counts(len(encoded), kept, len(learnt) - (0 in learnt) - kept)
+
+    def _encoded(self, conversation: Conversation) -> tuple[tokenizers.Encoding, set[int]]:
+        """The conversation in tokens, and the places of those that are learnt."""
         whole = self.text(conversation.messages, tools=conversation.tools)
         spans = [
             self._answer(conversation, i, whole)
@@ -122,17 +153,7 @@ class Renderer:
         ]
         _refuse_unwritten(conversation, spans, whole)
         encoded = self.tokenizer.encode(whole, add_special_tokens=False)
-        labels = [
-            id if any(start <= a and b <= end for start, end in spans) and a < b else IGNORED
-            for id, (a, b) in zip(encoded.ids, encoded.offsets)
-        ]
-        keep = len(encoded.ids) if max_length is None else min(max_length, len(encoded.ids))
-        return Rendered(
-            ids=tuple(encoded.ids[:keep]),
-            labels=tuple(labels[:keep]),
-            cut=len(encoded.ids) - keep,
-            cut_learnt=sum(label != IGNORED for label in labels[max(keep, 1) :]),
-        )
+        return encoded, _within(encoded.offsets, spans)
 
     def _answer(self, conversation: Conversation, i: int, whole: str) -> tuple[int, int]:
         """Where answer `i` stands in the rendered text, in characters."""
@@ -157,6 +178,16 @@ class Renderer:
         if not (len(before) + len(after) <= len(whole) and whole.startswith(before) and whole.endswith(after)):
             raise FTError("the model's chat template rewrites earlier turns, so the answers cannot be told apart")
         return len(before), len(whole) - len(after) + len(os.path.commonprefix([after, ending]))
+
+
+def _within(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> set[int]:
+    """Places of the tokens that lie in a span as a whole. Tokens follow the text, so where they begin only grows."""
+    places: set[int] = set()
+    for start, end in spans:
+        first = bisect_left(offsets, start, key=itemgetter(0))
+        last = bisect_left(offsets, end, key=itemgetter(0))
+        places.update(i for i in range(first, last) if offsets[i][0] < offsets[i][1] <= end)
+    return places
 
 
 def _refuse_unwritten(conversation: Conversation, spans: list[tuple[int, int]], whole: str) -> None:
