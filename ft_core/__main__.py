@@ -134,6 +134,22 @@ def _data(sub: Any) -> None:
     data = sub.add_parser("data", help="the project's rows").add_subparsers(
         required=True, metavar="VERB", parser_class=_Parser
     )
+    _take(data)
+    _give(data)
+    _verb(data, verbs_data.check, "what is wrong with the rows", "check")
+    split = _verb(data, verbs_data.split, "choose the rows held out; rows chosen before stay", "split")
+    split.add_argument("--heldout", type=float, metavar="SHARE", help="0 to 0.5 (default 0.1)")
+    split.add_argument("--seed", type=int, metavar="N")
+    split.add_argument(
+        "--by", dest="group", metavar="WHAT", help=f"equal, question, near or source. {docs(DataRecipe)['group']}"
+    )
+    _rows(data)
+    _verb(data, verbs_data.undo, "take back the last change", "undo")
+    _verb(data, verbs_data.redo, "do it again", "redo")
+    _verb(data, verbs_data.stats, "how many rows, and their fingerprint", "stats")
+
+
+def _take(data: Any) -> None:
     take = _verb(data, verbs_files.take, "import files, folders, addresses, or a dataset of the Hub", "import")
     take.add_argument(
         "files",
@@ -154,6 +170,9 @@ def _data(sub: Any) -> None:
         hub.add_argument("--rows", type=int, default=0, metavar="N", help="only so many (default: all)")
         hub.add_argument("--random", action="store_true", help="rows by chance, each out of the next 10,000")
         hub.add_argument("--seed", type=int, default=0, metavar="N", help="the same seed draws the same rows")
+
+
+def _give(data: Any) -> None:
     give = _verb(data, verbs_give.give, "write the rows to a file, or to a folder that `datasets` loads", "export")
     give.add_argument("file", help="its suffix decides the format: .jsonl, .json, .csv, .parquet; none is a folder")
     give.add_argument(

@@ -46,7 +46,7 @@ def work(job: Job) -> int:
 
 def _run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
     view = events.fold(events.read(job.events)[0])
-    if jobs.arguments(job).get("teacher_is_remote"):
+    if view.kind == "import" or jobs.arguments(job).get("teacher_is_remote"):  # they wait for disks and networks
         yield from _room(view.kind, job, secrets)
         return
     if holder := jobs.machine_holder(job.project.workspace):
@@ -82,6 +82,8 @@ def _room(kind: str, job: Job, secrets: dict[str, str]) -> Iterator[Event]:
             from .train import sft as room
         case "generate":
             from .generate import synthesize as room
+        case "import":
+            from .data import take as room
         case "evaluate":
             from .compare import heldout as room
         case "export":

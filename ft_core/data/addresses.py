@@ -12,14 +12,16 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO
 from urllib.parse import unquote, urlsplit
 
 import fsspec
 import httpx
+from fsspec.registry import known_implementations
 
 from ..errors import FTError
 from ..workspace import on_a_space
-from . import archives, public
+from . import archives, files, public
 from .reading import Meter
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::[A-Za-z][A-Za-z0-9+.-]*)*://")
@@ -43,8 +45,10 @@ def shown(address: str) -> str:
 
 
 @contextlib.contextmanager
-def copied(address: str, meter: Meter, token: str | bool | None = None) -> Iterator[Path]:
-    """A temporary copy, under a name with the same ending. `token` is for hf://.
+def copied(address: str, meter: Meter, token: str | bool | None = None, preview: bool = False) -> Iterator[Path]:
+    """A temporary copy, under a name with the same ending; for a preview the beginning of a text will do.
+
+    `token` is for hf://.
 
     Raises FTError when the file is not there, may not be read, or is not fetched from here.
     """
@@ -55,7 +59,8 @@ def copied(address: str, meter: Meter, token: str | bool | None = None) -> Itera
             if on_a_space():
                 public.download(address, target, meter)
             else:
-                _download(address, target, meter, token)
+                text = files.kind_of(path.name.removesuffix(".gz")) in files.TEXT_KINDS
+                _download(address, target, meter, token, archives.PREVIEW if preview and text else sys.maxsize)
         yield path
 
 
@@ -79,7 +84,7 @@ def _ending(name: str) -> str:
     return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
 
 
-def _download(address: str, target, meter: Meter, token: str | bool | None) -> None:
+def _download(address: str, target: IO[bytes], meter: Meter, token: str | bool | None, most: int) -> None:
     protocol, name = address.partition("://")[0].rpartition("::")[2], shown(address)
     options = {"token": token} if protocol == "hf" and token is not None else {}
     try:
@@ -89,7 +94,7 @@ def _download(address: str, target, meter: Meter, token: str | bool | None) -> N
             meter.total += size
             meter.begin(size)
             meter.follow(lambda: target.tell() / size if size else 0.0)
-            reason, _ = archives.copied(source, target, meter, sys.maxsize)
+            reason, _ = archives.copied(source, target, meter, most)
     except ImportError as error:
         raise FTError(f"{protocol}:// needs a package that is not installed: {error}", _package(protocol)) from None
     except FileNotFoundError:
@@ -101,7 +106,7 @@ def _download(address: str, target, meter: Meter, token: str | bool | None) -> N
 
 
 def _package(protocol: str) -> str:
-    said = fsspec.registry.known_implementations.get(protocol, {}).get("err", "")
+    said = known_implementations.get(protocol, {}).get("err", "")
     package = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}.get(
         protocol
     )

@@ -66,6 +66,13 @@ class HubRows:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Pasted:
+    """A text that somebody pasted (see pasted)."""
+
+    text: str
+
+
 class Meter:
     """How far an import is. Readers move it, and it tells whoever waits."""
 

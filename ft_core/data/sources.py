@@ -14,17 +14,18 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import FTError
-from . import addresses, archives, files
+from . import addresses, archives, files, pasted
 from .archives import Folder, Unpacked, Zip
-from .reading import Broken, File, HubRows, Meter, Record, Table
+from .reading import Broken, File, HubRows, Meter, Pasted, Record, Table
 
-Source = Path | str | HubRows
-"""A path, an address such as s3://..., hub:owner/name, or the latter with all that can be said of it."""
+Source = Path | str | HubRows | Pasted
+"""A path; or as text: a path, an address such as s3://..., hub:owner/name; or more than a text can say."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def named(source: Source) -> str:
             return path.name or str(path)
         case HubRows(repo=repo):
             return f"hub:{repo}"
+        case Pasted():
+            return pasted.NAME
         case address:
             return addresses.file_name(address)
 
@@ -69,10 +72,12 @@ def tables(
 
             meter.begin(0)
             yield hub_rows.table(wanted, token)
+        case Pasted(text=text):
+            yield from _pasted(text, meter)
         case Path() as path:
             yield from _at(path, path.name, meter, preview)
         case address:
-            with addresses.copied(address, meter, token) as path:
+            with addresses.copied(address, meter, token, preview) as path:
                 yield from _at(path, addresses.file_name(address), meter, preview)
 
 
@@ -92,6 +97,14 @@ def _at(path: Path, name: str, meter: Meter, preview: bool) -> Iterator[Table | 
             yield Table(name, _records(_Single(path), [path.name], name, meter, most))
     except OSError as error:
         raise FTError(f"{name} cannot be read: {error.strerror or error}", "Is the path right?") from None
+
+
+def _pasted(text: str, meter: Meter) -> Iterator[Table]:
+    with tempfile.TemporaryDirectory(prefix="import-") as folder:
+        path = Path(folder) / f"pasted{pasted.kind(text)}"
+        path.write_text(text, encoding="utf-8", errors="surrogatepass", newline="")
+        meter.total += path.stat().st_size
+        yield Table(pasted.NAME, _records(_Single(path), [path.name], pasted.NAME, meter, archives.UNPACKED + 1))
 
 
 class _Single:
