@@ -20,6 +20,7 @@ from ft_core.data.columns import Query
 from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
 
+from .dialogs import dialogs
 from .drawer import drawer
 from .errors import answered
 from .frame import Recipes
@@ -29,7 +30,7 @@ from .selection import chosen, only, query_of
 from .session import House
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("grid.js", "cells.js", "choose.js", "filters.js", "drawer.js")
+_SCRIPTS = ("grid.js", "cells.js", "choose.js", "filters.js", "drawer.js", "dialogs.js")
 """In this order, in one scope: gr.HTML takes one script."""
 _MOST = 200
 """Rows that one call may ask for."""
@@ -68,7 +69,7 @@ def grid(house: House, recipes: Recipes) -> gr.HTML:
         html_template=draw("grid"),
         js_on_load="\n".join((_STATIC / name).read_text(encoding="utf-8") for name in _SCRIPTS),
         apply_default_css=False,
-        server_functions=[*_reads(house), *changes(house, shown, state), *drawer(house, recipes)],
+        server_functions=[*_reads(house), *changes(house, shown, state), *drawer(house, recipes), *dialogs(house)],
         elem_id="grid",
     )
 
