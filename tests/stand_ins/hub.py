@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import sys
 from dataclasses import dataclass, field
 
 import fastapi
+import yaml
 from fastapi.responses import JSONResponse, Response
 
 from . import serve_forever
@@ -24,7 +26,9 @@ ACCOUNTS = {WRITER: ("writer", "write"), READER: ("reader", "read")}
 @dataclass
 class Repo:
     owner: str
-    private: bool
+    private: bool = False
+    gated: bool = False
+    """Nobody has been let in."""
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b""})
     large: set[str] = field(default_factory=set)
     """Paths that came by LFS."""
@@ -40,6 +44,7 @@ class Hub:
     """What the stand-in remembers; tests look at it."""
 
     repos: dict[str, Repo] = field(default_factory=dict)
+    """By owner/name; those of datasets by datasets/owner/name."""
     blobs: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str, int]] = field(default_factory=list)
 
@@ -49,16 +54,19 @@ class Hub:
         app.get("/api/whoami-v2")(self.whoami)
         app.post("/api/repos/create")(self.create)
         app.post("/api/validate-yaml")(self.validate)
-        app.post("/api/models/{owner}/{name}/preupload/{revision}")(self.preupload)
-        app.post("/{owner}/{name}.git/info/lfs/objects/batch")(self.batch)
         app.put("/_lfs/{oid}")(self.put)
         app.post("/_lfs/verify/{oid}")(self.verify)
-        app.post("/api/models/{owner}/{name}/commit/{revision}")(self.commit)
-        app.get("/api/models/{owner}/{name}")(self.info)
-        app.get("/api/models/{owner}/{name}/revision/{revision}")(self.info)
-        app.get("/api/models/{owner}/{name}/tree/{revision}")(self.tree)
-        app.post("/api/models/{owner}/{name}/paths-info/{revision}")(self.paths)
-        app.api_route("/{owner}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])(self.resolve)
+        for kind, address in (("models", "/{owner}/{name}"), ("datasets", "/datasets/{owner}/{name}")):
+            api = f"/api/{kind}/{{owner}}/{{name}}"
+            app.post(f"{api}/preupload/{{revision}}")(self.preupload)
+            app.post(f"{address}.git/info/lfs/objects/batch")(self.batch)
+            app.post(f"{api}/commit/{{revision}}")(self.commit)
+            app.get(api)(self.info)
+            app.get(f"{api}/revision/{{revision}}")(self.info)
+            app.get(f"{api}/tree/{{revision}}")(self.tree)
+            app.get(f"{api}/tree/{{revision}}/{{path:path}}")(self.tree)
+            app.post(f"{api}/paths-info/{{revision}}")(self.paths)
+            app.api_route(f"{address}/resolve/{{revision}}/{{path:path}}", methods=["GET", "HEAD"])(self.resolve)
         return app
 
     async def _note(self, request: fastapi.Request, call):
@@ -100,13 +108,13 @@ class Hub:
         stamp = "2026-01-01T00:00:00.000Z"
         files = [{"rfilename": path} for path in repo.files]
         said = {"_id": "1", "id": f"{owner}/{name}", "modelId": f"{owner}/{name}", "sha": repo.sha, "tags": []}
-        return JSONResponse(
-            {**said, "private": repo.private, "siblings": files, "lastModified": stamp, "createdAt": stamp}
-        )
+        said |= {"private": repo.private, "gated": "manual" if repo.gated else False, "cardData": _card(repo)}
+        return JSONResponse({**said, "siblings": files, "lastModified": stamp, "createdAt": stamp})
 
     def _repo(self, owner: str, name: str, request: fastapi.Request, write: bool = False) -> Repo | None:
         """The repository, if whoever asks may see (or change) it; a private one is as if it were not there."""
-        repo = self.repos.get(f"{owner}/{name}")
+        dataset = request.url.path.startswith(("/datasets/", "/api/datasets/"))
+        repo = self.repos.get(f"datasets/{owner}/{name}" if dataset else f"{owner}/{name}")
         account = _account(request)
         mine = repo is not None and account is not None and account[0] == repo.owner
         if repo is None or (repo.private and not mine) or (write and not (mine and account[1] == "write")):
@@ -172,9 +180,19 @@ class Hub:
 
     # --- downloads ------------------------------------------------------------------------------------------------
 
-    def tree(self, owner: str, name: str, revision: str, request: fastapi.Request) -> Response:
+    def tree(self, owner: str, name: str, revision: str, request: fastapi.Request, path: str = "") -> Response:
         repo = self._repo(owner, name, request)
-        return _not_found() if repo is None else JSONResponse([_entry(repo, path) for path in repo.files])
+        if repo is None:
+            return _not_found()
+        inside = [file for file in repo.files if file.startswith(f"{path}/" if path else "")]
+        if path and not inside:
+            return _error(404, f"{path} does not exist on {revision}", "EntryNotFound")
+        if request.query_params.get("recursive", "").lower() in ("true", "1"):
+            return JSONResponse([_entry(repo, file) for file in inside])
+        start = len(f"{path}/") if path else 0
+        folders = {file[: file.index("/", start)] for file in inside if "/" in file[start:]}
+        entries = [{"type": "directory", "path": folder, "size": 0, "oid": "0" * 40} for folder in sorted(folders)]
+        return JSONResponse(entries + [_entry(repo, file) for file in inside if "/" not in file[start:]])
 
     async def paths(self, owner: str, name: str, revision: str, request: fastapi.Request) -> Response:
         repo = self._repo(owner, name, request)
@@ -193,10 +211,16 @@ class Hub:
             return _not_found()
         if path not in repo.files:
             return _error(404, "Entry not found", "EntryNotFound")
+        if repo.gated:
+            return _error(403, f"Access to {owner}/{name} is restricted", "GatedRepo")
         data = repo.files[path]
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": repo.sha}
         if request.method == "HEAD":
             return Response(headers={**headers, "Content-Length": str(len(data))})
+        if part := re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("range", "")):
+            first, last = int(part[1]), min(int(part[2]), len(data) - 1)
+            where = {"Content-Range": f"bytes {first}-{last}/{len(data)}"}
+            return Response(data[first : last + 1], 206, headers=headers | where)
         return Response(data, headers=headers)
 
 
@@ -210,6 +234,12 @@ def _entry(repo: Repo, path: str) -> dict:
     if path in repo.large:
         entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
     return entry
+
+
+def _card(repo: Repo) -> dict:
+    """What stands at the head of its README."""
+    text = repo.files.get("README.md", b"").decode()
+    return yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
 
 
 def _error(status: int, message: str, code: str = "") -> Response:
