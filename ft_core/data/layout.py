@@ -82,7 +82,9 @@ class Layout:
         if self.shape in _WHOLE:
             return ""
         if self.shape == "preference":
-            return "" if messages[-1].role == "assistant" else "it does not end with the better answer"
+            if messages[-1].role != "assistant":
+                return "it does not end with the better answer"
+            return "" if len(messages) > 1 else "it has no prompt"
         if conversation.tools or any(m.more for m in messages):
             return "it has tools"
         if conversation.rejected:

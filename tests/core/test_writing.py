@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 
 import datasets
 import pandas
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ft_core.conversation import Conversation, Message
+from ft_core.conversation import Conversation, Message, compact, more_of
 from ft_core.data import folder, formats
 from ft_core.data.writing import Written
 from ft_core.errors import FTError
@@ -53,9 +54,12 @@ texts = st.text(max_size=40) | st.sampled_from(
         "﹦",
         "＝1",
         " =1",
+        "x" * 1_000_000,
+        "\x00=1",
+        "\ufeff=1",
+        "'\u200b+1",
         "[{",
         "\\",
-        "x" * 100_000,
     ]  # fmt: skip
 )
 answers = texts.filter(lambda text: text.strip())
@@ -70,11 +74,25 @@ def exchanges(draw):
     return Conversation((*([Message("system", system)] if system else []), *turns))
 
 
+names = st.text(min_size=1, max_size=9)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+calls = st.lists(st.fixed_dictionaries({"id": names, "function": values}), min_size=1, max_size=2)
+mores = st.fixed_dictionaries({}, optional={"tool_calls": calls, "tool_call_id": names, "name": names}).map(more_of)
+tools = st.just("") | st.lists(st.fixed_dictionaries({"type": names, "function": values}), min_size=1).map(compact)
+worse = st.just("") | answers
+
+
 @st.composite
 def anything(draw):
-    """Any roles in any order, with an answer somewhere."""
-    turn = st.builds(Message, st.sampled_from(("system", "user", "assistant", "tool")), texts)
-    return Conversation((*draw(st.lists(turn, max_size=3)), Message("assistant", draw(answers))))
+    """Any roles in any order, with an answer somewhere; with tools, calls and a worse answer, or without."""
+    roles = st.sampled_from(("system", "user", "assistant", "tool"))
+    turn = st.builds(Message, roles, texts, st.just("") | mores)
+    last = Message("assistant", draw(answers), draw(st.just("") | mores))
+    return Conversation((*draw(st.lists(turn, max_size=3)), last), tools=draw(tools), rejected=draw(worse))
 
 
 ROWS_OF = {
@@ -83,6 +101,8 @@ ROWS_OF = {
     "alpaca": exchanges(),
     "prompt-completion": exchanges(),
     "contexts": exchanges(),
+    "preference": anything().filter(lambda row: row.rejected and len(row.messages) > 1),
+    "text": answers.map(lambda text: Conversation((Message("assistant", text),))),
 }
 
 
@@ -202,6 +222,8 @@ def test_preference_is_what_trl_reads_and_the_other_rows_are_counted(tmp_path):
     backwards = Conversation(PAIR.messages[:1], rejected="x")
     with pytest.raises(FTError, match="row 1 cannot be written as preference: it does not end with the better answer"):
         formats.write([backwards], tmp_path / "a.jsonl", "preference")
+    with pytest.raises(FTError, match="row 2 cannot be written as preference: it has no prompt"):
+        formats.write([PREFERRED, replace(ALONE, rejected="x")], tmp_path / "a.jsonl", "preference")
 
 
 def test_text_is_the_answer_alone(tmp_path):
@@ -240,6 +262,7 @@ def test_without_rows_held_out_the_folder_is_one_dataset(tmp_path):
     assert found.num_rows == 2 and str(found.split) == "train"
     assert found[0]["tools"] == TOOLS and found[1]["tools"] is None
     assert [m["role"] for m in found[0]["messages"]] == ["user", "assistant", "tool", "assistant"]
+    assert list(formats.read(tmp_path / "rows")) == [TOOLED, PAIR]
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
