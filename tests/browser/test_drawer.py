@@ -1,4 +1,4 @@
-"""The conversation editor beside the rows, and the dialogs over them, as a person uses them; the store tells the truth."""
+"""The conversation editor beside the rows and the dialogs over them, as a person uses them; the store is the truth."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from tests.stand_ins.openai_endpoint import Endpoint, refuses, says
 
 from .conftest import PHONE, App, save
 
+PATIENCE_MS = 60_000
+"""The teacher is asked by a process of its own, which takes its time on a busy machine."""
 CALL = '{"tool_calls":[{"function":{"arguments":"{\\"n\\": 1.0}","name":"look"},"id":"1","type":"function"}]}'
 
 
@@ -188,16 +190,16 @@ def test_an_answer_is_written_anew_and_taken_or_left(app: App, tab, rows: Store,
         second = page.locator(".g-turn").nth(3)
         endpoint.queue.extend([says("Of Brazil."), refuses(401, "no"), says("Of Peru.")])
         second.get_by_role("button", name="Write this answer anew").click()
-        expect(second.locator(".g-t-new")).to_have_text("Of Brazil.")
+        expect(second.locator(".g-t-new")).to_have_text("Of Brazil.", timeout=PATIENCE_MS)
         asked = endpoint.asked[0].body["messages"]
         assert [m["content"] for m in asked] == ["You are the help desk.", *[t for _, t in turns(rows, 2)[:3]]]
         expect(box(page, 3)).to_have_value("Dark coffee.")
         second.get_by_role("button", name="Leave").click()
         second.get_by_role("button", name="Write this answer anew").click()
-        expect(second.get_by_role("alert")).to_contain_text("wants a key")
+        expect(second.get_by_role("alert")).to_contain_text("wants a key", timeout=PATIENCE_MS)
         second.get_by_label("Key of the teacher").fill("sk-mine")
         second.get_by_role("button", name="Ask again").click()
-        expect(second.locator(".g-t-new")).to_have_text("Of Peru.")
+        expect(second.locator(".g-t-new")).to_have_text("Of Peru.", timeout=PATIENCE_MS)
         assert endpoint.asked[-1].key == "sk-mine"
         second.get_by_role("button", name="Take").click()
         expect(box(page, 3)).to_have_value("Of Peru.")
@@ -208,9 +210,10 @@ def test_an_answer_is_written_anew_and_taken_or_left(app: App, tab, rows: Store,
         endpoint.delay_s = 60
         second.get_by_role("button", name="Write this answer anew").click()
         expect(second.get_by_role("button", name="Stop")).to_be_focused()
-        page.get_by_role("button", name="Reject").click()  # the page goes on meanwhile
-        expect(page.get_by_role("button", name="Reject")).to_have_attribute("aria-pressed", "true")
-        second.get_by_role("button", name=re.compile("Stop|Write this answer anew")).click()
+        reject = page.get_by_role("button", name="Reject", exact=True)
+        reject.click()  # the page goes on meanwhile
+        expect(reject).to_have_attribute("aria-pressed", "true")
+        second.get_by_role("button", name="Stop").click()
         expect(second.get_by_role("button", name="Write this answer anew")).to_be_visible()
     held = [p for p in app.home.rglob("*") if p.is_file() and b"sk-mine" in p.read_bytes()]
     assert held == []

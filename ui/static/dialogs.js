@@ -52,7 +52,7 @@ const wanted = () => ({find: field('find').value, put: field('put').value, role:
 const where = () => ({selected: () => selection(), view: () => ({query: rowsShown()}), all: () => ({query: {view: 'all'}})})[field('rows').value]();
 
 async function openReplace() {
-  if (!await leaveDrawer()) return;
+  if (!await settleDrawer()) return;
   const some = typeof selectedCount === 'function' ? selectedCount() : 0, options = field('rows').options;
   options[0].text = total === state.counts.all ? `all ${rowsOf(total)}` : `the ${rowsOf(total)} in this view`;
   options[1].text = `the ${rowsOf(some)} selected`;
@@ -124,7 +124,7 @@ let lines = LOG_PAGE, compared = 0, shownChanges = 0;
 const moment = at => new Date(at * 1000).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'});
 
 async function openVersions() {
-  if (!await leaveDrawer()) return;
+  if (!await settleDrawer()) return;
   lines = LOG_PAGE;
   dialog.querySelector('.g-v-diff').hidden = true;
   dialog.querySelector('.g-v-said').textContent = '';

@@ -4,7 +4,7 @@ const drawer = $('.g-drawer');
 const ROLES = ['system', 'user', 'assistant', 'tool'];
 let draft = null, kept = '', conflict = null, at = 0, lastKey = '', opening = 0, sending = Promise.resolve(true);
 
-const said = () => JSON.stringify([draft.turns.map(turn => [turn.role, turn.content, turn.more]), draft.worse]);
+const said = (row = draft) => JSON.stringify([row.turns.map(turn => [turn.role, turn.content, turn.more]), row.worse]);
 const dirty = () => Boolean(draft) && said() !== kept;
 const plainTurns = turns => turns.map(({role, content, more}) => ({role, content, more}));
 const rowsShown = () => (typeof query === 'function' ? query() : {view, search});
@@ -49,7 +49,9 @@ async function refreshDrawer() {
   const {id} = draft, found = await callDrawer('detail', id, rowsShown(), at);
   if (draft?.id !== id) return;
   if (!found) { if (!dirty()) closeDrawer(); return; }
-  if (found.version === draft.version || dirty()) { Object.assign(draft, {status: found.status, place: found.place, flags: found.flags}); drawHead(); return; }
+  const {status, split, place, flags, version, teacher} = found;
+  if (said(found) === kept) Object.assign(draft, {version});  // its text is the one that is edited here
+  if (said(found) === kept || dirty()) { Object.assign(draft, {status, split, place, flags, teacher}); drawHead(); return; }
   const focused = [...drawer.querySelectorAll('textarea')].indexOf(document.activeElement);
   takeRow(found);
   drawTurns();
@@ -65,10 +67,13 @@ function takeRow(found) {
 }
 
 // Saves what is typed. False when that cannot be: then the drawer stays, and says why.
-async function leaveDrawer() {
+async function settleDrawer() {
   await sending;
-  if (!draft) return true;
-  if (dirty() && !await saveDrawer()) return false;
+  return !dirty() || saveDrawer();
+}
+
+async function leaveDrawer() {
+  if (!await settleDrawer()) return false;
   for (const turn of draft?.turns ?? []) stopAnew(turn);
   return true;
 }
@@ -105,6 +110,7 @@ async function sendTurns() {
   const sent = said(), row = draft;
   const answer = await callDrawer('save_turns', row.id, row.version, plainTurns(row.turns), row.worse);
   if (!answer || draft !== row) return Boolean(answer);
+  if (answer.conflict && said(answer.conflict) === kept) { row.version = answer.conflict.version; return sendTurns(); }  // its status alone
   if (answer.conflict) { conflict = answer.conflict; drawConflict(); return false; }
   row.version = answer.version;
   for (const turn of row.turns) turn.isNew = false;
@@ -382,7 +388,7 @@ async function onRow(act) {
     if (box) drawer.querySelector(box)?.focus();
     return;
   }
-  if (!await leaveDrawer()) return;
+  if (!await settleDrawer()) return;
   if (act === 'accept' || act === 'reject') {
     const is = act === 'accept' ? 'accepted' : 'rejected';
     const answer = await callDrawer('judge', id, status === is ? 'candidate' : is);
