@@ -154,7 +154,7 @@ def test_no_module_is_a_drawer_for_odds_and_ends() -> None:
 
 def test_everything_that_is_imported_is_pinned() -> None:
     """Also what comes along with another package today."""
-    names = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub"}
+    names = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "spellchecker": "pyspellchecker"}
     outside = {i.split(".")[0] for found in GRAPH.values() for i in found} - set(sys.stdlib_module_names)
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = {re.split(r"[\[=]", line)[0] for line in lines if "==" in line}
