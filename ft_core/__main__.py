@@ -181,6 +181,11 @@ def _give(data: Any) -> None:
         help="messages, sharegpt, alpaca, prompt-completion, contexts, text, preference (rows with a worse answer)",
     )
     give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
+    tokens = _verb(data, verbs_give.prepare, "write the rows as a base model's tokens and labels, for any trainer")
+    tokens.add_argument("folder", help="where the folder goes that `datasets` loads")
+    tokens.add_argument("--base", metavar="MODEL", help="built-in, a Hub id or a folder (default: the recipe's)")
+    tokens.add_argument("--max-length", type=int, metavar="N", help=docs(TrainRecipe)["max_length"])
+    tokens.add_argument("--pack", action="store_true", help="put whole conversations together, up to that length")
 
 
 def _rows(data: Any) -> None:

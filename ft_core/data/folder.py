@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -41,8 +42,11 @@ def write(rows: Iterable[tuple[int, Conversation, str]], folder: Path, shape: st
             gathered.add(conversation, PARTS[side])
         done = gathered.written()
         with replaced(folder) as made:
-            parts = [part for part in ("train", "test") if gathered.rows[part]]
-            write_parts(made, {part: gathered.batches(part) for part in parts}, gathered.schema)
+            parts = Parts(made, gathered.schema)
+            for part in gathered.rows:
+                for batch in gathered.batches(part):
+                    parts.write(part, batch)
+            parts.close()
     return done
 
 
@@ -69,32 +73,49 @@ def replaced(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def write_parts(folder: Path, parts: Mapping[str, Iterable[pa.RecordBatch]], schema: pa.Schema) -> None:
-    """The files of a `datasets` folder: a DatasetDict when a part `test` is among the parts, else one Dataset."""
-    if "test" not in parts:
-        for name, batches in parts.items():
-            _write_part(folder, name, batches, schema)
-        return
-    for name, batches in parts.items():
-        (folder / name).mkdir()
-        _write_part(folder / name, name, batches, schema)
-    _write_json(folder / "dataset_dict.json", {"splits": list(parts)})
+class Parts:
+    """The files of a `datasets` folder while they are written: a DatasetDict with a part `test`, else one Dataset."""
+
+    def __init__(self, folder: Path, schema: pa.Schema):
+        self._folder = folder
+        self.schema = schema
+        self._open: dict[str, tuple[pa.OSFile, pa.RecordBatchStreamWriter, Any]] = {}
+
+    def write(self, part: str, batch: pa.RecordBatch) -> None:
+        if part not in self._open:
+            (self._folder / part).mkdir()
+            file = pa.OSFile(str(self._folder / part / _ARROW), "wb")
+            self._open[part] = file, pa.ipc.new_stream(file, self.schema), blake2b(digest_size=8)
+        _, writer, digest = self._open[part]
+        writer.write_batch(batch)
+        digest.update(batch.serialize())
+
+    def close(self) -> None:
+        """Writes what says how the files are to be read."""
+        for part, (file, writer, digest) in self._open.items():
+            writer.close()
+            file.close()
+            _write_about(self._folder / part, part, digest.hexdigest())
+        if "test" in self._open:
+            parts = [part for part in ("train", "test") if part in self._open]
+            _write_json(self._folder / "dataset_dict.json", {"splits": parts})
+            return
+        for file in [*self._folder.glob("train/*")]:
+            file.rename(self._folder / file.name)
+        for part in self._open:
+            (self._folder / part).rmdir()
 
 
-def _write_part(folder: Path, name: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
-    digest = blake2b(digest_size=8)  # `datasets` names what it computes from the rows after this
-    with pa.OSFile(str(folder / _ARROW), "wb") as file, pa.ipc.new_stream(file, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            digest.update(batch.serialize())
+def _write_about(folder: Path, part: str, fingerprint: str) -> None:
+    """`fingerprint` is what `datasets` names by that it computes from the rows."""
     state = {
         "_data_files": [{"filename": _ARROW}],
-        "_fingerprint": digest.hexdigest(),
+        "_fingerprint": fingerprint,
         "_format_columns": None,
         "_format_kwargs": {},
         "_format_type": None,
         "_output_all_columns": False,
-        "_split": name,
+        "_split": part,
     }
     _write_json(folder / "state.json", state)
     _write_json(folder / "dataset_info.json", {"citation": "", "description": "", "homepage": "", "license": ""})
