@@ -164,7 +164,7 @@ def shown(row: Row, limit: int | None = _SHOWN) -> dict[str, Any]:
         "split": row.split,
         "turns": sum(m.role != "system" for m in row.conversation.messages),
         "source": conversations.source(row.conversation.origin),
-        "tokens": audit.tokens if audit else "",
+        "tokens": audit.tokens if audit and audit.tokens is not None else "",
         "score": audit.score if audit else "",
         "flags": [[FLAGS.get(f.name, f.name.replace("_", " ")), f.reason] for f in audit.flags] if audit else [],
         **{column: text[:limit] for column, text in texts.items()},

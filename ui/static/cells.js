@@ -3,6 +3,7 @@
 const TEXT = ['system', 'prompt', 'response'];
 const SHOWN = 400, MOST_PASTED = 5000;
 let saves = Promise.resolve();
+const queued = new Set();
 
 const plainText = text => text.replace(/\r\n?/g, '\n');  // as a text box has it
 
@@ -67,7 +68,9 @@ function finish(mine, keep) {
 function save(row, name, text, was) {
   for (const one of [row, ...rowsById(row.id)]) { one[name] = text.slice(0, SHOWN); one.cut = one.cut.filter(cut => cut !== name); }
   redraw(row.id);
-  saves = saves.then(() => send({project, id: row.id, name, mine: text, theirs: was}, row));
+  const entry = {project, id: row.id, name, mine: text, theirs: was, version: row.version};
+  queued.add(entry);
+  saves = saves.then(() => { queued.delete(entry); return send(entry, row); });
   return saves;
 }
 
@@ -91,6 +94,7 @@ async function send(entry, row) {
   for (const one of [row, ...rowsById(entry.id)]) Object.assign(one, now);
   forget(entry);
   keepUnsaved([...unsaved(), entry]);
+  say(`Row ${entry.id} is not saved`);
   redraw(entry.id);
   drawUnsaved();
 }
@@ -136,9 +140,12 @@ $('.g-unsaved').addEventListener('click', async event => {
 });
 
 addEventListener('pagehide', () => {
-  if (!typing?.area || typing.area.value === plainText(typing.was)) return;
-  const {row, name, was, area} = typing;
-  keepUnsaved([...unsaved(), {project, id: row.id, name, version: row.version, mine: area.value, theirs: was}]);
+  const left = [...queued];
+  if (typing?.area && typing.area.value !== plainText(typing.was)) {
+    const {row, name, was, area} = typing;
+    left.push({project, id: row.id, name, version: row.version, mine: area.value, theirs: was});
+  }
+  if (left.length) keepUnsaved([...unsaved(), ...left]);
 });
 
 // --- the clipboard

@@ -190,10 +190,10 @@ function fill(cell, row, name) {
     box.setAttribute('aria-label', `Select row ${row.id}`);
     cell.replaceChildren(box);
   } else if (name === 'flags') {
-    cell.replaceChildren(...row.flags.map(([word, reason]) => {
+    cell.replaceChildren(...row.flags.flatMap(([word, reason], i) => {
       const flag = document.createElement('span');
       flag.textContent = word; flag.title = reason;
-      return flag;
+      return i ? [', ', flag] : [flag];
     }));
   } else if (name === 'status') {
     cell.textContent = ICON[row.status];
@@ -295,14 +295,20 @@ win.addEventListener('click', event => {
   const cell = event.target.closest('.g-cell');
   if (!cell || typing?.cell === cell) return;
   const {index, row} = cell.parentElement, name = cell.dataset.col, from = focus.index;
-  focus = {index, col: name};
-  for (const one of table.querySelectorAll('[role=gridcell], [role=columnheader]')) one.tabIndex = one === cell ? 0 : -1;
   cell.focus({preventScroll: true});
   if (event.shiftKey) { extendTo(from, index); return; }
   if (name === 'select' || event.ctrlKey || event.metaKey) { event.preventDefault(); toggle(index, row); return; }
   anchor = null;
   if (name === 'status') { judge({ids: [row.id]}, row.status === 'accepted' ? 'rejected' : 'accepted'); return; }
   showDrawer(row.id);
+});
+// Wherever the focus comes from, the one cell that has it is the one that Tab comes back to.
+table.addEventListener('focusin', event => {
+  const cell = event.target.closest('.g-cell');
+  if (!cell || typing) return;
+  focus = {index: headRow.contains(cell) ? HEAD : cell.parentElement.index, col: cell.dataset.col};
+  for (const one of table.querySelectorAll('.g-cell')) one.tabIndex = one === cell ? 0 : -1;
+  viewport.tabIndex = -1;
 });
 win.addEventListener('dblclick', event => {
   const cell = event.target.closest('.g-cell');
@@ -328,8 +334,19 @@ element.addEventListener('click', event => {
   if (link) link.href = `gradio_api/ft/rows?${new URLSearchParams({project, as: link.dataset.export})}`;
 }, true);
 
+// The page shows some of the rows: those of a source, or with a flag.
+let shownAt = 0;
+function showOnly(told) {
+  shownAt = told.asked;
+  $('.g-search').value = '';
+  filter({...NO_FILTER, ...told.only});
+  table.scrollIntoView({block: 'center'});
+  viewport.focus({preventScroll: true});
+}
+
 function take() {
   const told = props.value ?? {}, other = told.project !== project;
+  if (told.only && told.asked !== shownAt && !other) { showOnly(told); return; }
   if (!other && told.stamp && told.stamp === state.stamp) return;  // our own change comes back
   project = told.project ?? '';
   if (other) { hideDrawer(); clearSelection(); resetFilters(); tellError(null); say(''); state.stamp = ''; }
