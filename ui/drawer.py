@@ -181,8 +181,7 @@ def _place(store: Store, query: Query, id: int, near: int) -> dict[str, int | No
 
 
 def _flags(row: Row) -> list[dict[str, str]]:
-    audit = getattr(row, "audit", None)
-    flags = audit.flags if audit else ()
+    flags = row.audit.flags if row.audit else ()
     return [{"name": f.name.replace("_", " "), "reason": f.reason, "do": _DO.get(f.name, "")} for f in flags]
 
 

@@ -200,3 +200,13 @@ def test_what_others_change_meanwhile_is_rewritten_as_it_stands_then(store, tmp_
     assert changed == 49
     assert [m.content for m in store.get(1).conversation.messages] == ["Number one, good", "theirs"]
     assert [op.what for op in store.log()[:3]] == ["49 rows changed", "1 row deleted", "row 1 edited"]
+
+
+def test_a_preview_that_may_not_look_any_longer_says_at_least(store):
+    store.add(pair(f"fine {n}") for n in range(100))
+    some, whole = (
+        bulk.preview(store, ALL, Find("fine", "good"), seconds=0),
+        bulk.preview(store, ALL, Find("fine", "x")),
+    )
+    assert not some.whole and 0 < some.rows < whole.rows
+    assert whole.whole and whole.rows == bulk.replace_text(store, ALL, Find("fine", "good"))

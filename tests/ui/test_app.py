@@ -112,9 +112,9 @@ def test_five_tabs_on_a_space(space: str) -> None:
 def test_guests_of_a_space_see_their_own_rows_only(space: str) -> None:
     one, two = visitor(space), visitor(space)
     load(one)
-    assert call(one, "rows", [PAGE, "all", "", 0, 10])["total"] == 80
+    assert call(one, "rows", [PAGE, {"view": "all"}, 0, 10, ""])["total"] == 80
     for fn, arguments in (
-        ("rows", [PAGE, "all", "", 0, 10]),
+        ("rows", [PAGE, {"view": "all"}, 0, 10, ""]),
         ("detail", [PAGE, 1, {"view": "all"}, 0]),
         ("seen_turns", [PAGE, 1, []]),
         ("save_turns", [PAGE, 1, 1, [{"role": "user", "content": "mine now"}], ""]),
@@ -129,14 +129,14 @@ def test_guests_of_a_space_see_their_own_rows_only(space: str) -> None:
         ("name_version", [PAGE, "mine"]),
         ("compare_versions", [PAGE, "mine", "", 0]),
         ("restore_version", [PAGE, "mine"]),
-        ("edit", [PAGE, 1, 1, {"0": "mine now"}]),
-        ("remove", [PAGE, [1]]),
-        ("undo", PAGE),
+        ("edit", [PAGE, 1, 1, "prompt", "mine now"]),
+        ("remove", [PAGE, {"ids": [1]}]),
+        ("undo", [PAGE, None]),
     ):
         assert "no project" in call(two, fn, arguments)["error"], fn
     nobody = httpx.Client(base_url=space)
-    assert "cookie" in call(nobody, "rows", [PAGE, "all", "", 0, 10])["error"]
-    assert call(one, "rows", [PAGE, "all", "", 0, 10])["total"] == 80
+    assert "cookie" in call(nobody, "rows", [PAGE, {"view": "all"}, 0, 10, ""])["error"]
+    assert call(one, "rows", [PAGE, {"view": "all"}, 0, 10, ""])["total"] == 80
 
 
 def test_files_of_a_space_go_to_their_owner_only(space: str) -> None:

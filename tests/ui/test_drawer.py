@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ft_core.conversation import Conversation, Message
+from ft_core.data.audited import FLAGS, Audit
+from ft_core.data.flags import Flag
+from ft_core.data.store import Row
 from ft_core.errors import FTError
 from ft_core.render import IGNORED, Renderer
 from ui.changes import pieces
-from ui.drawer import _messages
+from ui.drawer import _flags, _messages
 from ui.seen import seen
 
 TALK = Conversation(
@@ -89,3 +92,11 @@ def test_long_texts_are_shown_around_their_changes() -> None:
     assert sum(len(text) for _, text in found) < 300
     whole = pieces("x " * 5000, "y " * 5000)
     assert [mark for mark, _ in whole] == ["-", "…", "+", "…", ""]
+
+
+def test_each_flag_says_why_and_what_to_do() -> None:
+    row = Row(1, TALK, "accepted", "", 1, Audit(9, 3, 0, 40, tuple(Flag(name, "in turn 2") for name in FLAGS)))
+    found = _flags(row)
+    assert [f["reason"] for f in found] == ["in turn 2"] * len(FLAGS)
+    assert [f["name"] for f in found if not f["do"]] == []
+    assert _flags(Row(1, TALK, "accepted", "", 1)) == []
