@@ -119,7 +119,7 @@ def misspelt(answers: Iterable[str], others: Iterable[str], code: str) -> str:
     if len(words) < WORDS:
         return ""
     known = _speller(code).word_frequency.dictionary
-    unknown = {word for word in words.difference(known) if word.capitalize() not in found}
+    unknown = {word for word in words if word not in known and word.capitalize() not in found}
     if len(unknown) < MISSPELT or len(unknown) < SPELT[code] * len(words):
         return ""
     unknown -= {word.lower() for other in others for word in WORD.findall(other)}
