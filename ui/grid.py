@@ -30,7 +30,7 @@ from .selection import chosen, only, query_of
 from .session import House
 
 _STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("grid.js", "cells.js", "choose.js", "filters.js", "drawer.js", "dialogs.js")
+_SCRIPTS = ("grid.js", "cells.js", "choose.js", "filters.js", "drawer.js", "turns.js", "dialogs.js")
 """In this order, in one scope: gr.HTML takes one script."""
 _MOST = 200
 """Rows that one call may ask for."""
