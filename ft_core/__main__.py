@@ -175,12 +175,17 @@ def _take(data: Any) -> None:
 def _give(data: Any) -> None:
     give = _verb(data, verbs_give.give, "write the rows to a file, or to a folder that `datasets` loads", "export")
     give.add_argument("file", help="its suffix decides the format: .jsonl, .json, .csv, .parquet; none is a folder")
-    give.add_argument(
-        "--shape",
-        default="messages",
-        help="messages, sharegpt, alpaca, prompt-completion, contexts, text, preference (rows with a worse answer)",
-    )
     give.add_argument("--split", choices=("train", "heldout"), help="only these rows")
+    push = _verb(data, verbs_give.push, "put the rows on the Hugging Face Hub, with a card; HF_TOKEN is read now")
+    push.add_argument("repo", metavar="OWNER/NAME", help="a name alone is the token's owner's")
+    push.add_argument("--public", action="store_true", help="for everybody to read (default: private)")
+    push.add_argument("--licence", default="", metavar="ID", help="the licence of the rows, such as cc-by-4.0")
+    for parser in (give, push):
+        parser.add_argument(
+            "--shape",
+            default="messages",
+            help="messages, sharegpt, alpaca, prompt-completion, contexts, text, preference (better and worse)",
+        )
     tokens = _verb(data, verbs_give.prepare, "write the rows as a base model's tokens and labels, for any trainer")
     tokens.add_argument("folder", help="where the folder goes that `datasets` loads")
     tokens.add_argument("--base", metavar="MODEL", help="built-in, a Hub id or a folder (default: the recipe's)")

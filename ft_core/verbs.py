@@ -47,14 +47,14 @@ def run(args: Arguments, workspace: Workspace, out: Out) -> None:
             store.set_system(wanted.data.system)
     if wanted.generate.rows and not _was_generated(project, wanted):
         job = synthesize.start(project, wanted, os.environ.get("OPENAI_API_KEY", ""))
-        result["generate"] = _follow(job, out)
+        result["generate"] = follow(job, out)
     result["train"] = _train(project, wanted, path.parent, out)
     trained = project.job(result["train"]["job"])
     if result["train"].get("heldout_after") is not None:
         result["compare"] = _evaluate(trained, out)
     if wanted.export.to:
         job = exporting.start(project, trained, list(wanted.export.to), name=wanted.export.name, token=token)
-        result["export"] = _follow(job, out)
+        result["export"] = follow(job, out)
     out.result(result)
 
 
@@ -77,7 +77,7 @@ def generate(args: Arguments, workspace: Workspace, out: Out) -> None:
         if args.system:
             store.set_system(args.system)
         job = synthesize.start(project, wanted, os.environ.get("OPENAI_API_KEY", ""))
-    result = _follow(job, out)
+    result = follow(job, out)
     out.result(result, f"{result['added']} rows added, to review")
 
 
@@ -103,7 +103,7 @@ def train(args: Arguments, workspace: Workspace, out: Out) -> None:
 def _train(project: Project, wanted: Recipe, folder: Path, out: Out) -> dict[str, Any]:
     from .train import start
 
-    return _follow(start.start(project, wanted, folder), out)
+    return follow(start.start(project, wanted, folder), out)
 
 
 def _trained_text(result: dict[str, Any]) -> str:
@@ -122,7 +122,7 @@ def evaluate(args: Arguments, workspace: Workspace, out: Out) -> None:
 def _evaluate(trained: Job, out: Out) -> dict[str, Any]:
     from .compare import start
 
-    return _follow(start.start(trained.project, trained), out)
+    return follow(start.start(trained.project, trained), out)
 
 
 def list_jobs(args: Arguments, workspace: Workspace, out: Out) -> None:
@@ -153,10 +153,10 @@ def resume(args: Arguments, workspace: Workspace, out: Out) -> None:
     job = workspace.project(args.project).job(args.job)
     offset = job.events.stat().st_size
     jobs.resume(job, {"api_key": os.environ.get("OPENAI_API_KEY", ""), "HF_TOKEN": os.environ.get("HF_TOKEN", "")})
-    out.result(_follow(job, out, offset))
+    out.result(follow(job, out, offset))
 
 
-def _follow(job: Job, out: Out, offset: int = 0) -> dict[str, Any]:
+def follow(job: Job, out: Out, offset: int = 0) -> dict[str, Any]:
     """Prints the job's events until it is over, and returns its result. Raises JobFailed, and JobStopped.
 
     Ctrl-C stops the job, which keeps what it has; a second one leaves it to stop alone.
@@ -231,7 +231,7 @@ def export(args: Arguments, workspace: Workspace, out: Out) -> None:
     folder = Path(args.out).resolve() if args.out else None
     token = os.environ.get("HF_TOKEN", "") if "hub" in args.to else ""
     job = start.start(project, trained, args.to, out=folder, name=name, options=settings, token=token)
-    result = _follow(job, out)
+    result = follow(job, out)
     out.result(result, "\n".join([*result["files"], "verified" if result["verified"] else "not verified"]))
 
 

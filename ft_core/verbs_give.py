@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
 from pathlib import Path
 
 from .out import Out
+from .verbs import follow
 from .verbs_data import recipe_of, store_of
 from .workspace import Workspace
 
@@ -57,3 +59,15 @@ def prepare(args: Arguments, workspace: Workspace, out: Out) -> None:
         f"{done.nothing_learnt} teach nothing, {len(done.refused)} refused by the template"
     )
     out.result(done.to_dict() | about | {"path": args.folder}, text)
+
+
+def push(args: Arguments, workspace: Workspace, out: Out) -> None:
+    """Result: `job`, `state`, `repo` (its address), `private`, `rows`, `train`, `test`, `left_out`, `fingerprint`."""
+    from .data import publish
+
+    project = workspace.project(args.project)
+    options = {"public": args.public, "shape": args.shape, "licence": args.licence}
+    token = os.environ.get("HF_TOKEN", "")
+    job = publish.start(project, recipe_of(project), args.repo, token=token, **options)
+    result = follow(job, out)
+    out.result(result, f"{result['rows']} rows pushed to {result['repo']}")

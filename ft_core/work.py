@@ -46,7 +46,8 @@ def work(job: Job) -> int:
 
 def _run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
     view = events.fold(events.read(job.events)[0])
-    if view.kind == "import" or jobs.arguments(job).get("teacher_is_remote"):  # they wait for disks and networks
+    waits = view.kind in ("import", "publish")  # for disks and networks
+    if waits or jobs.arguments(job).get("teacher_is_remote"):
         yield from _room(view.kind, job, secrets)
         return
     if holder := jobs.machine_holder(job.project.workspace):
@@ -84,6 +85,8 @@ def _room(kind: str, job: Job, secrets: dict[str, str]) -> Iterator[Event]:
             from .generate import synthesize as room
         case "import":
             from .data import take as room
+        case "publish":
+            from .data import publish as room
         case "evaluate":
             from .compare import heldout as room
         case "export":

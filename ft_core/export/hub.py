@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-from huggingface_hub import HfApi, errors
+from huggingface_hub import HfApi
 
+from ..data import repository
 from ..errors import FTError
 from ..events import Note
 from . import card
@@ -18,7 +17,7 @@ from .start import Wanted
 from .trained import Trained
 from .verify import Check
 
-_REFUSALS = (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, httpx.HTTPError, ConnectionError)
+_KEPT = "the files are whole, in the export's folder"
 
 
 def push(
@@ -31,12 +30,10 @@ def push(
     not answer. The token is in none of these.
     """
     api = HfApi(endpoint=endpoint, token=token)
-    try:
-        owner = api.whoami()["name"]
-        name = wanted.repo or f"{wanted.file_stem}{_SUFFIX.get(wanted.push, '-GGUF')}"
-        repo = name if "/" in name else f"{owner}/{name}"
+    with repository.refusals(api.endpoint, _KEPT):
+        repo = repository.whole_name(api, wanted.repo or f"{wanted.file_stem}{_SUFFIX.get(wanted.push, '-GGUF')}")
         api.create_repo(repo, private=True, exist_ok=True)
-        if not api.repo_info(repo).private:
+        if not repository.is_private(api, repo, "model"):
             raise FTError(
                 f"{repo} is public, and FT Flow pushes to private repositories alone",
                 "Name another one; you can make it public on its page when you have looked at it.",
@@ -47,12 +44,10 @@ def push(
             yield 0.2
             api.upload_folder(repo_id=repo, folder_path=folder, commit_message=f"{wanted.name}, by FT Flow")
             yield 0.9
-            check = _arrived(api, repo, folder)
-    except _REFUSALS as error:
-        raise _refused(error, api.endpoint) from None
+            same, files = repository.arrived(api, repo, "model", folder)
     links["repo"] = f"{api.endpoint}/{repo}"
     yield Note(f"Pushed to {links['repo']} (private).")
-    return [check]
+    return [Check(f"Hub: every file arrived whole (of {files})", "gate", same == files, same)]
 
 
 _SUFFIX = {"adapter": "-lora", "merged": ""}
@@ -77,37 +72,3 @@ def _folder(wanted: Wanted, trained: Trained, made: Path, repo: str, scratch: Pa
 def _link(source: str | Path, target: str | Path) -> None:
     """Weights need not lie there twice."""
     Path(target).symlink_to(Path(source).resolve())
-
-
-def _arrived(api: HfApi, repo: str, folder: Path) -> Check:
-    """Whether the Hub has every file, with the same bytes as here."""
-    there = {f.path: f for f in api.get_paths_info(repo, [p.name for p in folder.iterdir()])}
-    same = 0
-    files = sorted(folder.iterdir())
-    for file in files:
-        found = there.get(file.name)
-        if found is None or found.size != file.stat().st_size:
-            continue
-        with file.open("rb") as source:
-            same += found.lfs is None or found.lfs.sha256 == hashlib.file_digest(source, "sha256").hexdigest()
-    return Check(f"Hub: every file arrived whole (of {len(files)})", "gate", same == len(files), same)
-
-
-def _refused(error: Exception, endpoint: str) -> FTError:
-    page = f"{endpoint}/settings/tokens"
-    if not isinstance(error, errors.HfHubHTTPError) or error.response is None:
-        return FTError(
-            f"the Hugging Face Hub at {endpoint} does not answer",
-            "Check the connection and try again; the files are whole.",
-        )
-    said = error.server_message or f"status {error.response.status_code}"
-    match error.response.status_code:
-        case 401:
-            return FTError("the Hugging Face Hub does not know this token", f"Make one that may write, on {page}.")
-        case 403:
-            return FTError(f"the token may not do this: {said}", f"Make one that may write, on {page}.")
-        case 404:
-            return FTError(f"the Hugging Face Hub does not find it: {said}", "Check the repository's name.")
-        case status if status >= 500:
-            return FTError(f"the Hugging Face Hub has trouble of its own ({status})", "Try again later.")
-    return FTError(f"the Hugging Face Hub refuses it: {said}", "The files are whole, in the export's folder.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import jobs, recipe
+from ..data import repository
 from ..errors import FTError
 from ..workspace import Job, Project, on_a_space
 
@@ -93,13 +94,7 @@ def check(wanted: Wanted, token: str) -> None:
             raise FTError(
                 f"{wanted.push!r} cannot go to the Hub", "It takes adapter, merged, or a GGUF such as gguf:Q8_0."
             )
-        if wanted.repo and not re.fullmatch(r"([\w.-]+/)?[\w.-]+", wanted.repo, re.ASCII):
-            raise FTError(f"{wanted.repo!r} is no name for a Hub repository", "It is user/name, or a name alone.")
-        if not token:
-            raise FTError(
-                "the Hugging Face Hub wants a token",
-                "Set HF_TOKEN to a token that may write (huggingface.co/settings/tokens).",
-            )
+        repository.check(wanted.repo, token)
     if "ollama" in wanted.to and wanted.host and on_a_space():
         raise FTError(
             "a Space cannot reach an Ollama on your machine",

@@ -110,9 +110,9 @@ def test_bytes_that_change_on_the_way_are_noticed(
 ) -> None:
     arrived = HfApi.get_paths_info
 
-    def damaged(api: HfApi, repo: str, paths: list[str]):
+    def damaged(api: HfApi, repo: str, paths: list[str], **options: str):
         memory.repos[repo].files["adapter_model.safetensors"] = b"damaged"
-        return arrived(api, repo, paths)
+        return arrived(api, repo, paths, **options)
 
     monkeypatch.setattr(HfApi, "get_paths_info", damaged)
     wanted = Wanted(trained.job.id, ("hub",), "fjord")

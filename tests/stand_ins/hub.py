@@ -91,12 +91,12 @@ class Hub:
         owner = body.get("organization") or account[0]
         if account[1] != "write" or owner != account[0]:
             return _error(403, f'You don\'t have the rights to create a model under the namespace "{owner}"')
-        id = f"{owner}/{body['name']}"
+        id = f"{'datasets/' if body.get('type') == 'dataset' else ''}{owner}/{body['name']}"
         url = f"{request.base_url}{id}"
         if id in self.repos:
             return JSONResponse({"error": "You already created this model repo", "url": url}, 409)
         self.repos[id] = Repo(owner, bool(body.get("private")) or body.get("visibility") == "private")
-        return JSONResponse({"url": url, "name": id})
+        return JSONResponse({"url": url, "name": id.removeprefix("datasets/")})
 
     async def validate(self) -> dict:
         return {"errors": [], "warnings": []}
@@ -127,7 +127,7 @@ class Hub:
         if self._repo(owner, name, request, write=True) is None:
             return _not_found()
         files = (await request.json())["files"]
-        large = (".safetensors", ".gguf")
+        large = (".safetensors", ".gguf", ".parquet")
         modes = ["lfs" if f["size"] > 10**6 or f["path"].endswith(large) else "regular" for f in files]
         answers = [
             {"path": f["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
