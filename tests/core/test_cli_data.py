@@ -76,3 +76,18 @@ def test_versions_are_named_compared_and_gone_back_to(door) -> None:
     assert "error: there is a version 'first' already" in door("versions", "--name", "first", status=2)
     said = door("versions", "--restore", "third", status=2)
     assert "error: there is no version 'third'\nhint: Versions are first, second." in said
+
+
+def test_export_to_a_folder_of_datasets_and_by_what_rows_have(door, tmp_path: Path) -> None:
+    door("split", "--heldout", "0.2")
+    out = str(tmp_path / "out")
+    assert door("export", out) == {"rows": 30, "left_out": 0, "path": out}
+    assert {p.name for p in Path(out).iterdir()} == {"train", "test", "dataset_dict.json"}
+    assert door("export", f"{out}/", "--split", "heldout")["rows"] == 6
+    assert "dataset_dict.json" in {p.name for p in Path(out).iterdir()}
+    assert "error: none of the 30 rows has a better and a worse answer" in door(
+        "export", str(tmp_path / "x.jsonl"), "--shape", "preference", status=2
+    )
+    assert "error: there is no shape 'nonsense'" in door("export", out, "--shape", "nonsense", status=2)
+    assert "error: x.odt: no such format" in door("export", "x.odt", status=2)
+    assert "holds something else" in door("export", str(tmp_path), status=2)
