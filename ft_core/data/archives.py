@@ -106,7 +106,7 @@ def _not_too_many(name: str, sizes: dict[str, int]) -> None:
 
 def hidden(name: str) -> bool:
     """What systems leave behind, such as .DS_Store and __MACOSX/."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+    return any(part == "__MACOSX" or part.strip(".") and part[0] == "." for part in name.split("/"))
 
 
 @contextlib.contextmanager
@@ -131,9 +131,10 @@ def too_much(name: str) -> FTError:
 def copied(source: IO[bytes], target: IO[bytes], meter: Meter, most: int) -> tuple[str, int]:
     """Copies up to `most` bytes. Returns why it ended early, '' if it did not, and how many they were."""
     size = 0
+    read = getattr(source, "read1", source.read)  # read alone gives nothing of a piece that ends early
     while size < most:
         try:
-            data = source.read(min(CHUNK, most - size))
+            data = read(min(CHUNK, most - size))
         except _DAMAGE as error:
             target.flush()
             return _reason(error), size
