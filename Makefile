@@ -6,7 +6,7 @@ PY = $(VENV)/bin/python
 export FT_HOME HOST PORT
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: setup run test demo screenshots bench oracle gpu lint clean
+.PHONY: setup run test demo screenshots bench bench-grid oracle gpu lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/run.stamp: requirements.txt space_config/setup.py
@@ -42,6 +42,10 @@ screenshots: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(PY) -m benchmarks.start
 	$(PY) -m benchmarks.compare
+
+# A million rows in a browser against gr.Dataframe: several minutes.
+bench-grid: $(VENV)/test.stamp
+	$(PY) -m benchmarks.grid
 
 # Long comparisons with reference programs.
 oracle: $(VENV)/test.stamp

@@ -70,9 +70,10 @@ def main() -> None:
             found |= grid_page.measure(browser, url, full.name, full.data, arguments.rows, arguments.tries)
             found["rss_mb"] = process.memory_info().rss / 1e6
             found["rss_peak_mb"] = _peak_mb(process.pid)
+        _table(arguments.rows, found)
         frame = grid_frame.measure(browser, Path(folder), arguments.frame_rows, arguments.tries)
     ratio = frame["edit_s"] / found["edit_s"]
-    _table(arguments.rows, found, frame, ratio)
+    _peer(frame, ratio)
     figures = {name: round(value, 4) for name, value in found.items()}
     figures["dataframe"] = {name: round(value, 4) for name, value in frame.items()}
     print(json.dumps({"rows": arguments.rows, "cores": os.cpu_count(), **figures, "edit_ratio": round(ratio, 1)}))
@@ -85,13 +86,16 @@ def _peak_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def _table(rows: int, found: dict[str, float], frame: dict[str, float], ratio: float) -> None:
+def _table(rows: int, found: dict[str, float]) -> None:
     print(f"{f'{rows:,} rows':50}{'measured':>12}{'bar':>12}")
     for title, name, bar, unit in _BARS:
         missed = "" if found[name] < bar else "   missed"
         print(f"{title:50}{_shown(found[name], unit):>12}{_shown(bar, unit):>12}{missed}")
     for title, name, unit in _TOLD:
-        print(f"{title:50}{_shown(found[name], unit):>12}")
+        print(f"{title:50}{_shown(found[name], unit):>12}", flush=True)
+
+
+def _peer(frame: dict[str, float], ratio: float) -> None:
     print(f"gr.Dataframe, {frame['rows']:,} rows")
     print(f"{'an edit, on disk':50}{_shown(frame['edit_s'], 's'):>12}")
     print(f"{'how many times as long as ours':50}{ratio:>12.0f}{20:>12}{'' if ratio >= 20 else '   missed'}")

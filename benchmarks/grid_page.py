@@ -96,7 +96,7 @@ def answers(url: str, alive: Callable[[], bool]) -> None:
             with urllib.request.urlopen(url, timeout=5) as page:
                 page.read()
             return
-        except (urllib.error.URLError, ConnectionError):
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             if not alive():
                 sys.exit("error: the app ended before it answered")
             time.sleep(0.05)
