@@ -124,6 +124,22 @@ def test_what_was_exported_imports_as_it_was(tmp_path_factory, suffix, shape):
     check()
 
 
+@pytest.mark.parametrize("shape", ["prompt-completion", "alpaca", "text"])
+def test_no_cell_is_a_formula(tmp_path, shape):
+    """Whatever a spreadsheet may leave out before the sign, and however many quotes stand there already."""
+    signs = [f"{sign}cmd|' /C calc'!A0" for sign in "=+-@"]
+    before = ("", "'", "''", " ", "\t", "\r", "\n", "\x00", "\ufeff", "\u200b", "'\u200b", " \x00 ")
+    nasty = [start + sign for start in before for sign in signs]
+    rows = [Conversation((Message("user", text), Message("assistant", text))) for text in nasty]
+    if shape == "text":
+        rows = [Conversation(row.messages[1:]) for row in rows]
+    formats.write(rows, tmp_path / "a.csv", shape)
+    with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
+        cells = [cell for row in csv.reader(file) for cell in row]
+    assert len(cells) > len(rows) and not [cell for cell in cells if runs(cell)]
+    assert list(formats.read(tmp_path / "a.csv")) == rows
+
+
 def test_prompt_completion_is_two_texts_when_that_is_all(tmp_path):
     formats.write([PAIR], tmp_path / "a.jsonl", "prompt-completion")
     assert json.loads((tmp_path / "a.jsonl").read_text()) == {
@@ -200,6 +216,7 @@ def test_tools_stand_as_they_are_where_rows_have_them(tmp_path):
 def test_what_a_flat_shape_cannot_hold_is_refused_with_the_reason(tmp_path, shape):
     for row, reason in (
         (TOOLED, "it has tools"),
+        (replace(TOOLED, tools="", messages=TOOLED.messages[:2]), "it has tools"),
         (PREFERRED, "it has a better and a worse answer"),
         (Conversation((Message("system", "x"), *ALONE.messages)), "it is "),
     ):
