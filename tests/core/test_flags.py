@@ -141,6 +141,7 @@ def test_repetition(answer, reason):
         "Yes, yes, yes!",
         "A big, big dog and a big, big cat met a big, big bird in a big, big town.",
         "1. The area of a square is a².\n2. The area of a circle is πr².\n3. The area of a triangle is bh/2.",
+        "The train to Oslo leaves at nine. The train to Bergen leaves at ten. The train to Oslo leaves at noon too.",
         "- Monday: closed\n- Tuesday: closed\n- Wednesday: nine to four\n- Thursday: nine to four\n- Friday: closed",
         "```python\n" + "x = step(x)\nx = step(x)\n" * 40 + "```\nIt does the same step eighty times.",
         "Row, row, row your boat,\nGently down the stream.\nMerrily, merrily, merrily, merrily,\nLife is but a dream.",
@@ -196,6 +197,8 @@ def test_spelling_by_language(code):
         ("?", "The colour of the labour centre was recognised by the neighbours, who organised a theatre programme."),
         ("?", "Mix sodium hypochlorite with acetaminophen, pseudoephedrine or benzodiazepine and see it fizz."),
         ("?", "```\nfro i in rnage(10): prnit(i, wrods, hte, lien)\n```\nIt prints the numbers from zero to nine."),
+        ("?", "Grymvard is old. The grymvard and the holth stand at the quay, near Holth. Boats go at nine."),
+        ("?", "The gryder and the flonder of Fjord are new. Gryder has a motor. Flonder has none. Both are quiet."),
         ("?", "Podemos enviar el pedido mañana por la mañana y está previsto que llegue dos días después a su casa."),
     ],
 )  # fmt: skip
@@ -248,6 +251,10 @@ def test_cut_off(answer, reason):
         '"The only limit is our doubts of today." - Franklin D. Roosevelt',
         "Thank you so much for asking 😊",
         "i like it. it is nice (really). she said so too, and \"so did he\".",
+        "Sentences of one line are closed. They are two. But what follows is not\n"
+        "each of the lines here is long enough to be prose and has no end\n"
+        "this one is written in the same way as the one that stands before it\n"
+        "so the last of the lines is whole although it has no full stop either",
         "lower case and no full stop because that is the way in which this set is written\n"
         "another line of the same kind that goes on for a while and then ends\n"
         "and a third one that looks like the two before it and ends as they do",
