@@ -51,7 +51,11 @@ def more_of(value: Mapping[str, Any]) -> str:
 
 def compact(value: Any) -> str:
     """One line of JSON. The order of keys stays: templates write it out, and the model reads it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+"""json.dumps would make one for each of a million rows."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ class Conversation:
         """
         said: list[list[str]] = [[m.role, m.content, *([m.more] if m.more else [])] for m in self.messages]
         said += [[key, value] for key, value in (("tools", self.tools), ("rejected", self.rejected)) if value]
-        return json.dumps(said, ensure_ascii=False, separators=(",", ":"))
+        return compact(said)
 
     @classmethod
     def from_canonical(cls, text: str, origin: str = "") -> Conversation:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import gzip
+import http.server
 import json
 import re
+import ssl
+import threading
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -13,6 +17,9 @@ import datasets
 import fsspec
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from ft_core.conversation import Conversation, Message
 from ft_core.data import addresses, archives, formats, look, public
@@ -24,6 +31,7 @@ from ft_core.errors import FTError
 PAIR = Conversation((Message("user", "Do you ship?"), Message("assistant", "Yes.")))
 RECORD = {"prompt": "Do you ship?", "completion": "Yes."}
 LINE = json.dumps(RECORD) + "\n"
+DAY = datetime.timedelta(days=1)
 
 
 @pytest.fixture
@@ -281,6 +289,87 @@ def test_only_https_is_fetched_for_strangers(tmp_path):
         ):
             with pytest.raises(FTError, match="only https|cannot be read"):
                 public.download(url, target, Meter())
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For the name localhost, signed by itself, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + DAY)
+    made = made.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(secret + made.sign(key, hashes.SHA256()).public_bytes(pem))
+    return path
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        port = self.server.server_address[1]
+        places = {"/away": "https://10.0.0.8/rows.jsonl", "/loop": "/loop", "/on": "/rows.jsonl?a=b"}
+        places["/plain"] = f"http://localhost:{port}/rows.jsonl"
+        if place := places.get(self.path):
+            self.send_response(302)
+            self.send_header("Location", place)
+            self.end_headers()
+            return
+        self.send_response(200 if self.path.startswith(("/rows", "/short")) else 404)
+        self.send_header("Content-Length", str(len(LINE) * (2 if self.path == "/short" else 1)))
+        self.end_headers()
+        self.wfile.write(LINE.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def https(certificate: Path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"https://localhost:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_public_file_is_fetched_and_every_step_of_the_way_is_looked_at(https, certificate, tmp_path):
+    trusted = ssl.create_default_context(cafile=certificate)
+    looked_at = []
+
+    def here(address: str) -> bool:
+        """This test's idea of public."""
+        looked_at.append(address)
+        return address in ("127.0.0.1", "::1")
+
+    def fetched(path: str, **options) -> str:
+        with (tmp_path / "x").open("wb") as target:
+            public.download(https + path, target, Meter(), allowed=here, trusted=trusted, **options)
+        return (tmp_path / "x").read_text()
+
+    assert fetched("/rows.jsonl") == LINE
+    assert fetched("/on") == LINE
+    for path, says in {
+        "/away": "10.0.0.8 is no public host",
+        "/loop": "localhost sends from address to address",
+        "/plain": "only https:// addresses",
+        "/none": "localhost answers 404",
+        "/short": "came from localhost only in part",
+    }.items():
+        with pytest.raises(FTError, match=says):
+            fetched(path)
+    assert "10.0.0.8" in looked_at
+    with pytest.raises(FTError, match="larger than"):
+        fetched("/rows.jsonl", most=10)
+    with pytest.raises(FTError, match="localhost cannot be read: .*certificate"):
+        with (tmp_path / "x").open("wb") as target:
+            public.download(https + "/rows.jsonl", target, Meter(), allowed=here)
 
 
 # --- pasted
