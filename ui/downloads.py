@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +20,6 @@ from ft_core.data import folder, writing
 from ft_core.data.layout import SHAPES
 from ft_core.data.store import Store
 from ft_core.errors import FTError
-from ft_core.export import archive
 
 from .session import House
 
@@ -72,8 +72,9 @@ def _written(rows: Iterator[tuple[int, Conversation, str]], scratch: Path, shape
     path = scratch / f"{shape}.{kind}"
     if kind == "zip":
         folder.write(rows, path.with_suffix(""), shape)
-        for _ in archive.write([path.with_suffix("")], path):
-            pass
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for file in sorted(path.with_suffix("").rglob("*")):
+                zipped.write(file, file.relative_to(scratch))
     else:
         writing.write((conversation for _, conversation, _ in rows), path, shape)
     return path
