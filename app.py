@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 
-from ui.start import fast_start
+from ui.start import fast_start, spare_memory
 
+spare_memory()
 fast_start()  # before Gradio is imported
 
 import gradio as gr  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -68,6 +69,25 @@ def test_the_fast_start_changes_no_file_and_does_no_harm_when_late() -> None:
         "import gradio.component_meta as m; assert m.create_or_modify_pyi.__name__ == 'create_or_modify_pyi'"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+_FREED = """
+import numpy, psutil
+{first}
+numpy.ones(30 << 20, "u1")  # once such a one is freed, glibc alone would no longer ask the system for smaller ones
+arrays = [(numpy.ones(4 << 20, "u1"), bytes(2000)) for _ in range(50)]
+held = [small for _, small in arrays]
+before = psutil.Process().memory_info().rss
+del arrays
+print((before - psutil.Process().memory_info().rss) / 1e6)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="asks glibc")
+def test_large_arrays_that_are_freed_go_back_to_the_system() -> None:
+    code = _FREED.format(first="from ui.start import spare_memory; spare_memory()")
+    freed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert float(freed) > 150
 
 
 @pytest.fixture(scope="module")
