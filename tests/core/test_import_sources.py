@@ -181,13 +181,14 @@ def test_progress_reaches_the_end_and_cancel_adds_nothing(tmp_path, store):
     assert list(done) == sorted(done) and list(rows) == sorted(rows)
     assert (done[-1], rows[-1]) == (total[-1], 6000)
     assert total[-1] > (tmp_path / "a.csv").stat().st_size
+    assert [now for now in told if 0 < now[0] < now[1] and 0 < now[2] < 3000]  # in the middle of the first, too
     store.undo()
 
     class Cancelled(Exception):
         pass
 
     def cancel(done: int, total: int, rows: int) -> None:
-        if rows > 1000:
+        if 1000 < rows < 2000:
             raise Cancelled
 
     with pytest.raises(Cancelled):

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import random
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,13 @@ def one_bit(dice: random.Random, data: bytes) -> bytes:
     return data[:i] + bytes([data[i] ^ 1 << dice.randrange(8)]) + data[i + 1 :]
 
 
+def nested(dice: random.Random, data: bytes) -> bytes:
+    """Where a value of JSON begins, if there is such a place."""
+    places = [found.end() for found in re.finditer(rb'": ?', data)] or [at(dice, data)]
+    i = dice.choice(places)
+    return data[:i] + dice.choice([b"[", b'{"a":']) * 30_000 + data[i:]
+
+
 def wrong_types(dice: random.Random, data: bytes) -> bytes:
     other = dice.choice([b"null", b"[]", b"{}", b"4", b"true", b'{"role": []}', b'"\\ud800"', b"1e999", b"NaN"])
     return data.replace(dice.choice([b'"x"', b'"no"', b'"user"', b'"one"', b'"role"', b'", "']), other)
@@ -120,7 +128,7 @@ MUTATIONS: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "shuffled": shuffled,
     "hole": lambda dice, data: data[: (i := at(dice, data))] + data[i + dice.randrange(300) :],
     "types": wrong_types,
-    "nested": lambda dice, data: data[: (i := at(dice, data))] + dice.choice([b"[", b'{"a":']) * 30_000 + data[i:],
+    "nested": nested,
     "huge": lambda dice, data: data[: (i := at(dice, data))] + b"9" * dice.choice([30, 5000]) + data[i:],
 }  # fmt: skip
 
