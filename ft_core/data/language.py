@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache, lru_cache
 from itertools import islice
 
+import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from spellchecker import SpellChecker
 
@@ -42,6 +43,9 @@ def prose(text: str) -> str:
 def _identifier() -> LanguageIdentifier:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     identifier.set_languages([code for code in identifier.labels if len(code) == 2])  # ISO 639-1 has two letters
+    identifier.nb_ptc = np.ascontiguousarray(
+        identifier.nb_ptc
+    )  # else the columns that are left are gathered one by one
     return identifier
 
 
@@ -70,8 +74,8 @@ GIBBERISH = 0.3
 """Share of words that no list has, near or not: keys hit at random."""
 WORDS = 8
 """A text with fewer distinct lower-case words is not looked at."""
-_LOOKED_AT = 20_000
-"""So many characters are enough for a share."""
+_LOOKED_AT = 4_000
+"""So many characters, some 250 different words, are enough for a share."""
 _SLIPS = 25
 """So many unknown words are compared with known ones; of more, the count is an estimate."""
 
