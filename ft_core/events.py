@@ -24,7 +24,7 @@ def _now() -> float:
 
 @dataclass(frozen=True)
 class Queued:
-    """The job folder exists and waits for its turn. `kind` is train, generate, evaluate or export."""
+    """The job folder exists and waits for its turn. `kind` is train, generate, evaluate, export or import."""
 
     kind: str
     at: float = _now()

@@ -72,6 +72,8 @@ class Zip:
             ) from None
         members = [m for m in self._zip.infolist() if not m.is_dir() and not hidden(m.filename)]
         self._members = {m.filename: m for m in members}
+        if len(self._members) < len(members):
+            raise FTError(f"{name} has two files of one name", "Unpack it, and import the files one by one.")
         self.sizes = {name: self._members[name].compress_size for name in sorted(self._members)}
         _not_too_many(name, self.sizes)
 

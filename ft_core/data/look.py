@@ -77,8 +77,13 @@ def look(
 
 
 def ask(source: Source, mapping: Mapping[str, str] | None = None, shape: str = "", token: str = "") -> dict[str, Any]:
-    """As `look`, without loading `datasets` here or reading much. `token` is the Hub's."""
-    source = sources.parsed(source)
+    """As `look`, without loading `datasets` here or reading much. `token` is the Hub's.
+
+    A path as text is what somebody typed, and refused on a Space; an uploaded file comes as a Path.
+    """
+    typed, source = isinstance(source, str), sources.parsed(source)
+    if typed and isinstance(source, Path) and on_a_space():
+        raise FTError("paths of a Space are nobody's to read", "Upload the file, or give its https:// address.")
     if isinstance(source, Pasted) or (isinstance(source, Path) and _is_small(source)):
         return look(source, mapping, shape)
     asked = {"mapping": dict(mapping or {}), "shape": shape, "token": token or (False if on_a_space() else None)}

@@ -47,6 +47,8 @@ class Wanted:
     shape: str = ""
     partial: bool = False
     who: str = ""
+    name: str = ""
+    """What people know the source as."""
 
     @classmethod
     def of(cls, job: Job) -> Wanted:
@@ -76,15 +78,18 @@ def start(
     there = "" if uploaded or isinstance(source, Pasted) else hub["repo"] if hub else str(source)
     if isinstance(source, Path) and there:
         there = str(source.resolve())
-    wanted = Wanted(there, hub, dict(mapping or {}), shape, partial, who)
+    wanted = Wanted(there, hub, dict(mapping or {}), shape, partial, who, sources.named(source))
     job = jobs.create(project, "import", Recipe(), asdict(wanted))
-    if uploaded or isinstance(source, Pasted):
-        _folder(job).mkdir()
-    if isinstance(source, Pasted):
-        text = source.text.encode("utf-8", "surrogatepass")
-        (_folder(job) / _PASTED).write_bytes(text)
-    elif uploaded:
-        shutil.move(source, _folder(job) / Path(source).name)
+    try:
+        if uploaded or isinstance(source, Pasted):
+            _folder(job).mkdir()
+        if isinstance(source, Pasted):
+            (_folder(job) / _PASTED).write_bytes(source.text.encode("utf-8", "surrogatepass"))
+        elif uploaded:
+            shutil.move(source, _folder(job) / Path(source).name)
+    except OSError as error:
+        shutil.rmtree(job.path)
+        raise FTError(f"there is no room for the import: {error.strerror}", "Free some, and try again.") from None
     _remove_old(project, job)
     jobs.start(job, {"HF_TOKEN": token} if token else None)
     return job
@@ -179,7 +184,8 @@ def _progress(at: list[int], wanted: Wanted, seconds: float) -> Progress:
     if wanted.hub:
         done, total = rows, wanted.hub["rows"]
     eta = seconds / done * (total - done) if 0 < done < total else None
-    return Progress(done, total, eta, f"{rows:,} rows read")
+    read = f"{rows:,} rows read" if not 0 < total <= done else f"putting {rows:,} rows in"
+    return Progress(done, total, eta, read)
 
 
 def _source(job: Job, wanted: Wanted) -> Source:

@@ -139,6 +139,11 @@ def test_archives_that_cannot_be_opened(tmp_path, store, monkeypatch):
         good(tmp_path / "cut.zip")
     with pytest.raises(FTError, match="none.zip holds no file that can be imported"):
         good(zipped(tmp_path / "none.zip", **{"a.pdf": b"%"}))
+    with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "two.zip", "w") as twice:
+        twice.writestr("a.jsonl", LINE)
+        twice.writestr("a.jsonl", LINE)
+    with pytest.raises(FTError, match="two.zip has two files of one name"):
+        good(tmp_path / "two.zip")
     monkeypatch.setattr(archives, "MOST_FILES", 2)
     with pytest.raises(FTError, match="many.zip has 3 files"):
         good(zipped(tmp_path / "many.zip", **{f"{i}.jsonl": LINE for i in range(3)}))
@@ -423,6 +428,15 @@ def test_a_look_says_what_the_page_shows(tmp_path):
     assert seen["problem"] is None and seen["preview"][0]["messages"][0]["content"] == "q"
     assert seen["fields"][0] == {"name": "prompt", "needed": True, "column": "Frage"}
     json.dumps(seen)
+
+
+def test_a_typed_path_is_not_looked_at_on_a_space(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text(LINE)
+    assert look.ask(str(tmp_path / "a.jsonl"))["shape"] == "prompt-completion"
+    monkeypatch.setenv("SPACE_ID", "somebody/space")
+    assert look.ask(tmp_path / "a.jsonl")["shape"] == "prompt-completion"
+    with pytest.raises(FTError, match="paths of a Space are nobody's to read"):
+        look.ask(str(tmp_path / "a.jsonl"))
 
 
 def test_an_archive_is_looked_at_in_a_process_of_its_own(tmp_path):
