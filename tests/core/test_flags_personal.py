@@ -17,6 +17,8 @@ from ft_core.data.personal import personal, secrets
         ("Call +49 (0)30 1234567", "a phone number (***67)"),
         ("+14155552671", "a phone number (***71)"),
         ("ring 0034 612 345 678", "a phone number (***78)"),
+        # A placeholder that was left in the data is worth a look too: the model would learn to say it.
+        ("mail user@example.com now", "an e-mail address (u***@e***.com)"),
         ("It is (415) 555-2671.", "a phone number (***71)"),
         ("415-555-2671 or later", "a phone number (***71)"),
         ("Appelez le 06 12 34 56 78.", "a phone number (***78)"),
@@ -38,8 +40,6 @@ def test_personal(text, masked):
 @pytest.mark.parametrize(
     "text",
     [
-        "user@example.com, me@mail.example.org, you@shop.test, x@y.invalid, a@b.example",
-        "your.name@domain.com",
         "git clone git@github.com:a/b.git and icon@2x.png",
         "@anna and a @ b, pip install foo@1.2.3",
         "Order 4155552671 of 2021-03-04 10:15:30",
