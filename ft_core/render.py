@@ -13,6 +13,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,16 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many tokens a conversation has; Rendered without the tokens themselves."""
+    """How long a conversation is in tokens, and where in it something is learnt: Rendered without the tokens."""
 
     tokens: int
-    """All of them, also those past the limit."""
-    learnt: int
-    """As Rendered.learnt, within the limit."""
-    cut_learnt: int
+    runs: tuple[tuple[int, int], ...]
+    """Learnt tokens by their places, as half-open ranges, without the first token of all (see Rendered.learnt)."""
+
+    def learnt(self, max_length: int | None = None) -> int:
+        """Within so many tokens, as Rendered.learnt."""
+        ends = self.tokens if max_length is None else max_length
+        return sum(max(0, min(end, ends) - start) for start, end in self.runs)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,12 @@ class Renderer:
     @cached_property
     def _compiled(self) -> jinja2.Template:
         return _environment().from_string(self.template)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all that the tokens of a conversation follow from beside itself."""
+        parts = (self.tokenizer.to_str(), self.template, json.dumps(self.special, sort_keys=True))
+        return sha256("\0".join(parts).encode()).hexdigest()
 
     def text(self, messages: tuple[Message, ...], answer_next: bool = False, tools: str = "") -> str:
         """The template filled in; with `answer_next` it ends where the assistant begins to speak.
@@ -137,11 +147,14 @@ class Renderer:
             cut_learnt=sum(label != IGNORED for label in labels[max(keep, 1) :]),
         )
 
-    def counts(self, conversation: Conversation, max_length: int) -> Counts:
-        """How many tokens `example` has of each kind. Raises FTError as it does."""
+    def counts(self, conversation: Conversation) -> Counts:
+        """How many tokens `example` has, and which are learnt. Raises FTError as it does."""
         encoded, learnt = self._encoded(conversation)
-        kept = sum(0 < i < max_length for i in learnt)
-        return Counts(len(encoded), kept, len(learnt) - (0 in learnt) - kept)
+        places = sorted(learnt - {0})
+        breaks = [i for i in range(1, len(places)) if places[i] != places[i - 1] + 1]
+        starts, ends = [0, *breaks], [*breaks, len(places)]
+        runs = tuple((places[a], places[b - 1] + 1) for a, b in zip(starts, ends) if a < b)
+        return Counts(len(encoded), runs)
 
     def _encoded(self, conversation: Conversation) -> tuple[tokenizers.Encoding, set[int]]:
         """The conversation in tokens, and the places of those that are learnt."""

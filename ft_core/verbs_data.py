@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -19,18 +20,24 @@ Arguments = argparse.Namespace
 
 
 def check(args: Arguments, workspace: Workspace, out: Out) -> None:
-    from .data import quality
+    """Looks at all rows, with progress on stderr. Result: `ready`, `flags` (rows by name), `diversity`."""
+    from .data import audit, audit_job, quality
     from .train import models
 
     project = workspace.project(args.project)
     with store_of(project) as store:
         wanted = recipe_of(project)
-        renderer = models.renderer(wanted, workspace, project.path) if models.is_ready(workspace) else None
-        found = quality.check(store, renderer, wanted.train.max_length)
+        there = wanted.model.base != recipe.BUILTIN or models.is_ready(workspace)
+        renderer = models.renderer(wanted, workspace, project.path) if there else None
+        limit = wanted.train.max_length
+        with contextlib.closing(audit.steps(store, renderer, limit)) as steps:
+            for step, eta_s in audit_job.paced(steps):
+                left = f", about {eta_s:.0f} s left" if eta_s and step.done < step.total else ""
+                print(f"{step.what}: {step.done:,} of {step.total:,}{left}", file=sys.stderr, flush=True)
+        found = quality.check(store, renderer, limit, look=0)
     for finding in found.findings:
         out.say(f"{finding.kind}: {finding.text} {finding.hint}")
-    result = {"ready": found.ready, "flags": found.flags}
-    out.result(result, "ready to train" if found.ready else "not ready to train")
+    out.result(audit_job.result(found), "ready to train" if found.ready else "not ready to train")
 
 
 def split(args: Arguments, workspace: Workspace, out: Out) -> None:

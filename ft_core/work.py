@@ -46,8 +46,8 @@ def work(job: Job) -> int:
 
 def _run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
     view = events.fold(events.read(job.events)[0])
-    waits = view.kind in ("import", "publish")  # for disks and networks
-    if waits or jobs.arguments(job).get("teacher_is_remote"):
+    light = view.kind in ("import", "publish", "audit")  # they wait for disks and networks, or are soon over
+    if light or jobs.arguments(job).get("teacher_is_remote"):
         yield from _room(view.kind, job, secrets)
         return
     if holder := jobs.machine_holder(job.project.workspace):
@@ -83,6 +83,8 @@ def _room(kind: str, job: Job, secrets: dict[str, str]) -> Iterator[Event]:
             from .train import sft as room
         case "generate":
             from .generate import synthesize as room
+        case "audit":
+            from .data import audit_job as room
         case "import":
             from .data import take as room
         case "publish":

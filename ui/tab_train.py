@@ -127,7 +127,7 @@ class TrainTab:
         if key not in self._looked:
             if len(self._looked) > 50:
                 self._looked.clear()
-            self._looked[key] = preflight.preflight(project, wanted, _ESTIMATED_ROWS)
+            self._looked[key] = preflight.preflight(project, wanted, preflight.LOOK)
         return self._looked[key]
 
     def _choices(self, project: Project, wanted: Recipe) -> list[tuple[str, str]]:

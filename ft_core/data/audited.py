@@ -1,18 +1,20 @@
 """What the audit (audit.py) found, as the store keeps it.
 
 Conversations never change, so what is found in one is kept by its id and holds for good: an edit gives the row another
-conversation, and undo gives it back the one that was looked at already. Its tokens hold for the base model, the system
-prompt and the limit that they were counted with. What is found of a row among the others (that there is an earlier one
-like it) is kept by row and names the conversation that it was found for, so an edit of that row ends it.
+conversation, and undo gives it back the one that was looked at already. Its tokens hold for the base model and the
+system prompt that they were counted with; what a limit takes of them follows without a second look. What is found of a
+row among the others (that there is an earlier one like it) is kept by row and names the conversation that it was found
+for, so an edit of that row ends it.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ..render import Counts
 from . import views
 from .flags import Flag, score
 
@@ -50,6 +52,7 @@ SCHEMA = (
     tokens INTEGER,                      -- NULL while they are not counted, 0 where the template refuses
     learnt INTEGER,                      -- of them, within the limit
     lost INTEGER,                        -- that would be learnt, past the limit
+    runs TEXT NOT NULL DEFAULT '[]',     -- Counts.runs, as JSON
     language TEXT NOT NULL,              -- of the answers, '' where it cannot be told
     reasons TEXT NOT NULL DEFAULT '{}'   -- a JSON object by flag
 )""",
@@ -96,11 +99,7 @@ class Counted:
     """What a base model sees of a conversation. `refusal` has the words of its template, '' for none."""
 
     conversation: int
-    tokens: int
-    learnt: int = 0
-    cut: int = 0
-    """Tokens past the limit."""
-    lost: int = 0
+    counts: Counts
     refusal: str = ""
 
 
@@ -132,29 +131,74 @@ def keep_said(db: sqlite3.Connection, found: Iterable[Said]) -> None:
     )
 
 
-def keep_counted(db: sqlite3.Connection, found: Iterable[Counted]) -> None:
-    """Of conversations whose text was looked at."""
+def keep_counted(db: sqlite3.Connection, found: Iterable[Counted], limit: int) -> None:
+    """Of conversations whose text was looked at; `limit` is the most tokens that are trained on."""
     db.executemany(
-        "UPDATE audited SET tokens = ?, learnt = ?, lost = ?, reasons = JSON_PATCH(reasons, ?),"
+        "UPDATE audited SET tokens = ?, learnt = ?, lost = ?, runs = ?, reasons = JSON_PATCH(reasons, ?),"
         f" flags = flags & ~{mask(OF_TOKENS)} | ? WHERE id = ?",
-        (
-            (c.tokens, c.learnt, c.lost, _json({"template": c.refusal or None}), _flags_of(c), c.conversation)
-            for c in found
-        ),
+        ((*_figures(c, limit), c.conversation) for c in found),
     )
 
 
-def _flags_of(counted: Counted) -> int:
-    if counted.refusal:
-        return mask(["template"])
-    found = {"nothing_learnt": counted.learnt == 0, "cut": counted.cut > 0}
-    return mask(name for name, so in found.items() if so)
+def _figures(found: Counted, limit: int) -> tuple[int, int, int, str, str, int]:
+    counts, learnt = found.counts, found.counts.learnt(limit)
+    flags = {
+        "template": bool(found.refusal),
+        "nothing_learnt": not found.refusal and learnt == 0,
+        "cut": counts.tokens > limit,
+    }
+    reason = _json({"template": found.refusal or None})  # None takes an earlier one away
+    return counts.tokens, learnt, counts.learnt() - learnt, json.dumps(counts.runs), reason, mask(_true(flags))
+
+
+def _true(flags: dict[str, bool]) -> list[str]:
+    return [name for name, so in flags.items() if so]
+
+
+def counted(r: sqlite3.Row) -> Counted:
+    """Of a row of `audited` with id, tokens, runs and reasons."""
+    refusal = json.loads(r["reasons"]).get("template", "")
+    return Counted(r["id"], Counts(r["tokens"], tuple(map(tuple, json.loads(r["runs"])))), refusal)
+
+
+def counts(db: sqlite3.Connection, rows: Sequence[int]) -> Iterator[tuple[int, Counted]]:
+    """By row, of those whose tokens are counted, in their order."""
+    found = db.execute(
+        "SELECT rows.id AS row, audited.id AS id, tokens, runs, reasons FROM json_each(?)"
+        " CROSS JOIN rows ON rows.id = value CROSS JOIN audited ON audited.id = conversation"
+        " WHERE tokens IS NOT NULL ORDER BY key",
+        (json.dumps(rows),),
+    )
+    return ((r["row"], counted(r)) for r in found)
+
+
+def set_limit(db: sqlite3.Connection, before: int, now: int) -> None:
+    """What is cut at `now` tokens of what was counted, where that may be otherwise than at `before`."""
+    found = db.execute(
+        "SELECT id, tokens, runs, reasons FROM audited WHERE tokens > ?", (min(before, now),)
+    ).fetchall()
+    if found:
+        keep_counted(db, map(counted, found), now)
+        restamp_all(db)
+
+
+def forget_counts(db: sqlite3.Connection) -> None:
+    """They were of another base model, or under another system prompt."""
+    db.execute(
+        "UPDATE audited SET tokens = NULL, learnt = NULL, lost = NULL, runs = '[]',"
+        f" flags = flags & ~{mask(OF_TOKENS)}, reasons = JSON_REMOVE(reasons, '$.template') WHERE tokens IS NOT NULL"
+    )
+    restamp_all(db)
 
 
 def restamp(db: sqlite3.Connection, rows: Iterable[int]) -> None:
     """Tells whoever keeps rows in memory (columns.py) that something was found of these."""
     blocks = {row >> views.BLOCK_BITS for row in rows}
     db.executemany("UPDATE blocks SET audited = RANDOM() WHERE block = ?", ((block,) for block in blocks))
+
+
+def restamp_all(db: sqlite3.Connection) -> None:
+    db.execute("UPDATE blocks SET audited = RANDOM()")
 
 
 def of(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Audit]:

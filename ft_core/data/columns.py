@@ -110,16 +110,26 @@ def select(db: sqlite3.Connection, path: Path, query: Query) -> np.ndarray:
 
 def sources(db: sqlite3.Connection, path: Path) -> dict[str, int]:
     """Names of the sources of living rows, with how many come from each."""
-    rows = _columns(path, operations.setting(db, "store")).rows(db)
-    ids, counts = np.unique(rows["source"], return_counts=True)
+    ids, counts = np.unique(rows(db, path)["source"], return_counts=True)
     names = dict(map(tuple, db.execute("SELECT id, name FROM sources")))
     return dict(sorted((names[id], n) for id, n in zip(ids.tolist(), counts.tolist())))
 
 
+def rows(db: sqlite3.Connection, path: Path) -> np.ndarray:
+    """The array of all living rows by id, with the fields of _ROW. Not to be written to."""
+    return _columns(path, operations.setting(db, "store")).rows(db)
+
+
+def kept(db: sqlite3.Connection, path: Path) -> np.ndarray:
+    """As `rows`, of those that are not rejected."""
+    found = rows(db, path)
+    return found[found["status"] != _REJECTED]
+
+
 def flags(db: sqlite3.Connection, path: Path) -> dict[str, int]:
     """By name of a flag, how many rows that are not rejected have it."""
-    rows = _columns(path, operations.setting(db, "store")).rows(db)
-    found = rows["flags"][(rows["flags"] != 0) & (rows["status"] != _REJECTED)]
+    found = kept(db, path)["flags"]
+    found = found[found != 0]
     return {name: int(np.count_nonzero(found >> i & 1)) for i, name in enumerate(audited.FLAGS)}
 
 

@@ -34,6 +34,9 @@ _WAIT_S = 60
 _INDEX_AT_ONCE = 1000
 """Conversations that go into the search index in one transaction."""
 
+_READ_AT_ONCE = 200
+"""Conversations that are read in one transaction."""
+
 _INDEX_BEFORE_SEARCH_S = 0.1
 """How long a search brings the index up before it looks."""
 
@@ -158,8 +161,7 @@ class Store:
     def stamp(self) -> str:
         """Another one after every change of the rows and of what holds for all of them, undo and redo included."""
         with self.reading() as db:
-            blocks = db.execute("SELECT GROUP_CONCAT(stamp) FROM (SELECT stamp FROM blocks ORDER BY block)").fetchone()
-            text = "\n".join((blocks[0] or "", operations.setting(db, "system"), operations.setting(db, "split")))
+            text = "\n".join((views.stamp(db), operations.setting(db, "system"), operations.setting(db, "split")))
         return sha256(text.encode()).hexdigest()[:16]
 
     @property
@@ -278,6 +280,19 @@ class Store:
             system = operations.setting(db, "system")
             for r in _trained(db, split):
                 yield r["id"], conversations.read(r["messages"], r["origin"]).with_system(system), r["split"]
+
+    def conversations_by_number(self, numbers: Sequence[int]) -> Iterator[tuple[int, Conversation]]:
+        """What is kept under these numbers (`rows.conversation`), without the project's system prompt."""
+        for start in range(0, len(numbers), _READ_AT_ONCE):
+            with self.reading() as db:
+                some = json.dumps(numbers[start : start + _READ_AT_ONCE])
+                found = db.execute(
+                    "SELECT conversations.id, messages, origin FROM json_each(?)"
+                    " CROSS JOIN conversations ON conversations.id = value ORDER BY key",
+                    (some,),
+                ).fetchall()
+            for id, messages, origin in found:
+                yield id, conversations.read(messages, origin)
 
     def log(self, limit: int = 100) -> list[Operation]:
         """What was done, the last first."""

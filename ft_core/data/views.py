@@ -56,6 +56,11 @@ def recount_changed(db: sqlite3.Connection, operation: int, field: str) -> None:
     recount(db, [r[0] for r in found])
 
 
+def stamp(db: sqlite3.Connection) -> str:
+    """Another one after every change of rows."""
+    return db.execute("SELECT GROUP_CONCAT(stamp) FROM (SELECT stamp FROM blocks ORDER BY block)").fetchone()[0] or ""
+
+
 def count(db: sqlite3.Connection, view: str) -> int:
     known(view)
     return db.execute(f"SELECT COALESCE(SUM(n_{view}), 0) FROM blocks").fetchone()[0]

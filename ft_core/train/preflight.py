@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from itertools import islice
 from statistics import fmean
-from typing import Any
 
-from ..data import quality
+from ..data import audit, quality
 from ..data.quality import Finding
 from ..data.store import Store
 from ..errors import FTError
 from ..machine import this_machine
 from ..recipe import BUILTIN, Recipe
-from ..render import Rendered, Renderer
+from ..render import Renderer
 from ..workspace import Project
 from . import models
 from .checkpoints import KEPT
 from .estimate import Estimate, Shape, Work, estimate, measured_speed
 from .plan import Plan
 
+LOOK = quality.LOOK
+"""New rows that a page can wait for."""
 ROWS_MEASURED = 2000
-"""Rows whose tokens are counted; those of a larger dataset are taken to be like them."""
+"""Rows that the figures are of; those of a larger dataset are taken to be like them."""
+ROWS_LOOKED_AT = 200
+"""Rows that are counted for the figures where nobody has counted any."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,10 @@ class Preflight:
         return not any(finding.kind == "blocking" for finding in self.findings)
 
 
-def preflight(project: Project, wanted: Recipe, at_most: int | None = None) -> Preflight:
+def preflight(project: Project, wanted: Recipe, look: int | None = None) -> Preflight:
     """Looks at the project's rows as `wanted` would train them; its paths are relative to the project's folder.
 
-    Of more than `at_most` rows only the first are looked at, for their tokens, and a finding says so.
+    Of more than `look` rows that nobody has looked at yet only the first are, for their tokens, and a finding says so.
     """
     model = wanted.model
     with Store(project.data) as store:
@@ -63,23 +65,23 @@ def preflight(project: Project, wanted: Recipe, at_most: int | None = None) -> P
             # The built-in model is made when it is needed: nothing is wrong then, only unknown.
             kind = "advisory" if model.base == BUILTIN else "blocking"
             missing = Finding("model", kind, 0, error.message, error.hint)
-            return Preflight(_sorted([missing, *_findings(store, at_most)]), None, rows, 0, steps)
-        findings = _findings(store, at_most, renderer, wanted.train.max_length)
+            return Preflight(_sorted([missing, *_findings(store, None, 512, look)]), None, rows, 0, steps)
+        findings = _findings(store, renderer, wanted.train.max_length, look)
         examples = _examples(store, renderer, wanted.train.max_length)
-    learnt = round(fmean(e.learnt for e in examples) * rows) if examples else 0
+    learnt = round(fmean(learnt for _, learnt in examples) * rows) if examples else 0
     needed = None
     if examples and rows and (shape := Shape.of(folder)):
-        needed = _estimate(project, wanted, shape, examples, rows)
+        needed = _estimate(project, wanted, shape, [tokens for tokens, _ in examples], rows)
         findings += _about_machine(project, needed)
     return Preflight(_sorted(findings), needed, rows, learnt, steps)
 
 
-def _findings(store: Store, at_most: int | None, *model: Any) -> list[Finding]:
-    rows = store.count()
-    if at_most is None or rows <= at_most:
-        return list(quality.check(store, *model).findings)
-    text = f"{rows:,} rows are too many to look at each while a page waits"
-    return [Finding("unchecked", "advisory", rows, text, "`python -m ft_core data check` looks at every one.")]
+def _findings(store: Store, renderer: Renderer | None, max_length: int, look: int | None) -> list[Finding]:
+    """The flags of rows stay those of the project's own limit: this is one of the ways to train that are weighed."""
+    if look is None:
+        for _ in audit.steps(store, renderer, max_length, shown=False):
+            pass
+    return list(quality.check(store, renderer, max_length, look or 0, shown=False).findings)
 
 
 def _rows_to_train(store: Store, wanted: Recipe) -> int:
@@ -89,27 +91,23 @@ def _rows_to_train(store: Store, wanted: Recipe) -> int:
     return counts.train + round(without * (1 - wanted.data.heldout))
 
 
-def _examples(store: Store, renderer: Renderer, max_length: int) -> list[Rendered]:
-    """What can be trained on of the first rows."""
-    found = []
-    for _, conversation, _ in islice(store.conversations(), ROWS_MEASURED):
-        try:
-            example = renderer.example(conversation, max_length)
-        except FTError:
-            continue  # a finding already
-        if example.learnt:
-            found.append(example)
-    return found
+def _examples(store: Store, renderer: Renderer, max_length: int) -> list[tuple[int, int]]:
+    """(tokens, learnt ones) of the first rows that can be trained on, as they are cut."""
+    if audit.lacking(store, renderer).counted:
+        for _ in audit.steps(store, renderer, max_length, 0, compare=False, shown=False, first=ROWS_LOOKED_AT):
+            pass
+    found = ((min(c.tokens, max_length), c.learnt(max_length)) for c in audit.counts(store, ROWS_MEASURED))
+    return [(tokens, learnt) for tokens, learnt in found if learnt]
 
 
-def _estimate(project: Project, wanted: Recipe, shape: Shape, examples: list[Rendered], rows: int) -> Estimate:
-    tokens = fmean(len(e.ids) for e in examples) * rows
+def _estimate(project: Project, wanted: Recipe, shape: Shape, lengths: list[int], rows: int) -> Estimate:
+    tokens = fmean(lengths) * rows
     share = wanted.data.heldout
     work = Work(
         rows=rows,
         tokens=round(tokens),
         heldout_tokens=round(tokens * share / (1 - share)),
-        longest=max(len(e.ids) for e in examples),
+        longest=max(lengths),
     )
     return estimate(shape, wanted.train, this_machine(), work, measured_speed(project, wanted.model.base))
 

@@ -16,7 +16,7 @@ from transformers.utils import chat_template_utils
 
 from ft_core.conversation import Conversation, Message
 from ft_core.errors import FTError
-from ft_core.render import IGNORED, Counts, Renderer
+from ft_core.render import IGNORED, Renderer
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 
@@ -86,8 +86,9 @@ def test_any_conversation_is_that_of_transformers(renderer, tokenizer, turns):
     plain = [m.to_dict() for m in conversation.messages]
     example = renderer.example(conversation)
     assert list(example.ids) == tokenizer.apply_chat_template(plain, return_dict=True)["input_ids"]
-    limited = renderer.example(conversation, 16)
-    assert renderer.counts(conversation, 16) == Counts(len(example.ids), limited.learnt, limited.cut_learnt)
+    counts = renderer.counts(conversation)
+    assert (counts.tokens, counts.learnt()) == (len(example.ids), example.learnt)
+    assert all(example.labels[i] != IGNORED for run in counts.runs for i in range(*run))
     answers = "".join(text for role, text in turns if role == "assistant")
     assert (example.learnt > 0) == any(role == "assistant" for role, _ in turns)
     if all(character.isascii() for character in answers):
@@ -122,7 +123,7 @@ def test_cutting_counts_what_is_lost(renderer, keep):
     assert cut.ids == whole.ids[:keep] and cut.labels == whole.labels[:keep]
     assert cut.cut == max(0, len(whole.ids) - keep)
     assert cut.learnt + cut.cut_learnt == whole.learnt
-    assert renderer.counts(TURNS, keep) == Counts(len(whole.ids), cut.learnt, cut.cut_learnt)
+    assert renderer.counts(TURNS).learnt(keep) == cut.learnt
 
 
 def test_special_tokens_in_a_text_stay_what_transformers_makes_of_them(renderer, tokenizer):

@@ -17,6 +17,7 @@ from ft_core.data.columns import Query, Sort
 from ft_core.data.flags import Flag
 from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
+from ft_core.render import Counts
 
 
 def talk(*contents: str, origin: str = "") -> Conversation:
@@ -43,7 +44,7 @@ def audit(store: Store, dice: random.Random, rows: list[Row]) -> None:
         some = lambda names: tuple(Flag(name, f"{name}, in short") for name in names if dice.random() < 0.3)  # noqa: E731
         audited.keep_said(db, [audited.Said(n, 0, some(audited.FLAGS[:9]), "en") for n in numbers.values()])
         counted = [n for n in numbers.values() if dice.random() < 0.7]
-        audited.keep_counted(db, [_counted(n, dice) for n in counted])
+        audited.keep_counted(db, [_counted(n, dice) for n in counted], dice.choice((500, 2000)))
         for id, n in numbers.items():
             for flag in some(audited.AMONG_OTHERS):
                 place = audited.FLAGS.index(flag.name)
@@ -52,10 +53,10 @@ def audit(store: Store, dice: random.Random, rows: list[Row]) -> None:
 
 
 def _counted(conversation: int, dice: random.Random) -> audited.Counted:
-    tokens = dice.randrange(3000)
     if dice.random() < 0.2:
-        return audited.Counted(conversation, 0, refusal="no")
-    return audited.Counted(conversation, tokens, dice.choice((0, tokens // 2)), dice.choice((0, 7)), 3)
+        return audited.Counted(conversation, Counts(0, ()), "no")
+    tokens = dice.randrange(3000)
+    return audited.Counted(conversation, Counts(tokens, dice.choice(((), ((tokens // 2, tokens),)))))
 
 
 def read(rows: list[Row], query: Query) -> list[int]:
