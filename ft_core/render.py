@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -137,27 +137,26 @@ class Renderer:
         belongs to the prompt. Raises FTError when the template refuses the conversation, or writes an answer in so
         different a way that it cannot be found.
         """
-        encoded, learnt = self._encoded(conversation)
-        labels = [id if i in learnt else IGNORED for i, id in enumerate(encoded.ids)]
-        keep = len(encoded.ids) if max_length is None else min(max_length, len(encoded.ids))
+        encoded, runs = self._encoded(conversation)
+        ids = encoded.ids
+        labels = [IGNORED] * len(ids)
+        for start, end in runs:
+            labels[start:end] = ids[start:end]
+        keep = len(ids) if max_length is None else min(max_length, len(ids))
         return Rendered(
-            ids=tuple(encoded.ids[:keep]),
+            ids=tuple(ids[:keep]),
             labels=tuple(labels[:keep]),
-            cut=len(encoded.ids) - keep,
+            cut=len(ids) - keep,
             cut_learnt=sum(label != IGNORED for label in labels[max(keep, 1) :]),
         )
 
     def counts(self, conversation: Conversation) -> Counts:
         """How many tokens `example` has, and which are learnt. Raises FTError as it does."""
-        encoded, learnt = self._encoded(conversation)
-        places = sorted(learnt - {0})
-        breaks = [i for i in range(1, len(places)) if places[i] != places[i - 1] + 1]
-        starts, ends = [0, *breaks], [*breaks, len(places)]
-        runs = tuple((places[a], places[b - 1] + 1) for a, b in zip(starts, ends) if a < b)
-        return Counts(len(encoded), runs)
+        encoded, runs = self._encoded(conversation)
+        return Counts(len(encoded), tuple((max(start, 1), end) for start, end in runs if end > 1))
 
-    def _encoded(self, conversation: Conversation) -> tuple[tokenizers.Encoding, set[int]]:
-        """The conversation in tokens, and the places of those that are learnt."""
+    def _encoded(self, conversation: Conversation) -> tuple[tokenizers.Encoding, list[tuple[int, int]]]:
+        """The conversation in tokens, and the places of those that are learnt, as half-open ranges in order."""
         whole = self.text(conversation.messages, tools=conversation.tools)
         spans = [
             self._answer(conversation, i, whole)
@@ -193,14 +192,22 @@ class Renderer:
         return len(before), len(whole) - len(after) + len(os.path.commonprefix([after, ending]))
 
 
-def _within(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> set[int]:
-    """Places of the tokens that lie in a span as a whole. Tokens follow the text, so where they begin only grows."""
-    places: set[int] = set()
-    for start, end in spans:
-        first = bisect_left(offsets, start, key=itemgetter(0))
-        last = bisect_left(offsets, end, key=itemgetter(0))
-        places.update(i for i in range(first, last) if offsets[i][0] < offsets[i][1] <= end)
-    return places
+def _within(offsets: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Places of the tokens that lie in a span as a whole, as half-open ranges in order.
+
+    Tokens follow the text, so where they begin and end only grows. One of no characters is in no span.
+    """
+    runs: list[tuple[int, int]] = []
+    at = 0
+    for start, end in sorted(spans):
+        at = bisect_left(offsets, start, lo=at, key=itemgetter(0))
+        last = bisect_right(offsets, end, lo=at, key=itemgetter(1))
+        for empty in [i for i in range(at, last) if offsets[i][0] == offsets[i][1]]:
+            runs.append((at, empty))
+            at = empty + 1
+        runs.append((at, last))
+        at = last
+    return [(start, end) for start, end in runs if start < end]
 
 
 def _refuse_unwritten(conversation: Conversation, spans: list[tuple[int, int]], whole: str) -> None:
