@@ -69,7 +69,7 @@ def main() -> None:
             found["rss_empty_mb"] = process.memory_info().rss / 1e6
             found |= grid_page.measure(browser, url, full.name, full.data, arguments.rows, arguments.tries)
             found["rss_mb"] = process.memory_info().rss / 1e6
-            found["rss_peak_mb"] = _peak_mb(process.pid)
+            found["rss_peak_mb"] = grid_rows.peak_mb(process.pid)
         _table(arguments.rows, found)
         frame = grid_frame.measure(browser, Path(folder), arguments.frame_rows, arguments.tries)
     ratio = frame["edit_s"] / found["edit_s"]
@@ -77,13 +77,6 @@ def main() -> None:
     figures = {name: round(value, 4) for name, value in found.items()}
     figures["dataframe"] = {name: round(value, 4) for name, value in frame.items()}
     print(json.dumps({"rows": arguments.rows, "cores": os.cpu_count(), **figures, "edit_ratio": round(ratio, 1)}))
-
-
-def _peak_mb(pid: int) -> float:
-    """As Linux counts it; 0 elsewhere."""
-    status = Path(f"/proc/{pid}/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def _table(rows: int, found: dict[str, float]) -> None:

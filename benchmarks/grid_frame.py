@@ -36,7 +36,7 @@ def measure(browser: Browser, folder: Path, rows: int, tries: int) -> dict[str, 
         page.set_default_timeout(120_000)
         began = time.perf_counter()
         page.goto(f"http://127.0.0.1:{port}/")
-        page.wait_for_selector('[data-testid="cell-0-2"]')
+        page.wait_for_selector(f'[data-testid="cell-{2 * tries}-2"]')
         load = time.perf_counter() - began
         page.wait_for_timeout(3 * _CALM_MS)
         edits = []
@@ -77,7 +77,8 @@ def serve(path: Path, port: int) -> None:
         stored = frame
 
     with gr.Blocks(analytics_enabled=False) as demo:
-        table = gr.Dataframe(stored, interactive=True, static_columns=[0], column_widths=_WIDTHS)
+        table = gr.Dataframe(headers=_HEADERS, interactive=True, static_columns=[0], column_widths=_WIDTHS)
+        demo.load(lambda: stored, None, table)
         table.input(keep, [table], None)
     demo.launch(server_port=port, quiet=True, ssr_mode=False, run_history=False)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
+from itertools import islice
 from statistics import fmean
 
 from ..data import audit, quality
@@ -93,11 +94,23 @@ def _rows_to_train(store: Store, wanted: Recipe) -> int:
 
 def _examples(store: Store, renderer: Renderer, max_length: int) -> list[tuple[int, int]]:
     """(tokens, learnt ones) of the first rows that can be trained on, as they are cut."""
-    if audit.lacking(store, renderer).counted:
-        for _ in audit.steps(store, renderer, max_length, 0, compare=False, shown=False, first=ROWS_LOOKED_AT):
-            pass
+    if audit.lacking(store, renderer).counted:  # the audit's own look would load what it knows of languages
+        return _tokenised(store, renderer, max_length)
     found = ((min(c.tokens, max_length), c.learnt(max_length)) for c in audit.counts(store, ROWS_MEASURED))
     return [(tokens, learnt) for tokens, learnt in found if learnt]
+
+
+def _tokenised(store: Store, renderer: Renderer, max_length: int) -> list[tuple[int, int]]:
+    """The same of the first ROWS_LOOKED_AT rows, without the audit."""
+    found = []
+    for _, conversation, _ in islice(store.conversations(), ROWS_LOOKED_AT):
+        try:
+            example = renderer.example(conversation, max_length)
+        except FTError:
+            continue  # a finding once somebody has looked at it
+        if example.learnt:
+            found.append((len(example.ids), example.learnt))
+    return found
 
 
 def _estimate(project: Project, wanted: Recipe, shape: Shape, lengths: list[int], rows: int) -> Estimate:
