@@ -194,9 +194,7 @@ def main() -> None:
     missed = {flag: len(places - flagged[flag]) for flag, places in made.planted.items()}
     false = {flag: len(flagged[flag] - made.planted.get(flag, set())) for flag in flagged if flag != "duplicate"}
     print(f"{len(made.rows):,} conversations, {text / 1e6:.0f} MB of text, on {os.cpu_count()} cores")
-    print(
-        f"data check {seconds:.1f} s ({spent:.0f} s of processors), {memory / 2**20:,.0f} MB of memory; again {again:.1f} s"
-    )
+    print(f"data check {seconds:.1f} s, {spent:.0f} s of processors, {memory / 2**20:,.0f} MB; again {again:.1f} s")
     print(f"{'flag':<16}{'planted':>8}{'missed':>8}{'besides':>8}")
     for flag in flagged:
         if flag in planted or false.get(flag):
