@@ -40,7 +40,7 @@ _TOLD = (
     ("web process with an empty project", "rss_empty_mb", "MB"),
     ("web process at its highest", "rss_peak_mb", "MB"),
     ("adding the rows", "add_s", "s"),
-    ("memory of adding them, at its highest", "add_peak_mb", "MB"),
+    ("memory that adding them took, at its highest", "add_peak_mb", "MB"),
     ("undo of the import", "undo_import_s", "s"),
     ("redo of the import", "redo_import_s", "s"),
     ("the search index", "index_s", "s"),

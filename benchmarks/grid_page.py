@@ -208,6 +208,7 @@ def _edits(page: Page, path: Path, tries: int) -> tuple[list[float], list[float]
         page.locator(".g-rows [role=gridcell]", has_text=": ").nth(3).dblclick()
         page.keyboard.press("End")
         page.keyboard.type(f" Edit {attempt}.")
+        page.wait_for_timeout(500)  # as somebody who types would
         edits.append(seconds_to_disk(path, lambda: page.keyboard.press("Enter"), _EDITED, f"% Edit {attempt}.%"))
         page.wait_for_timeout(500)
     for attempt in range(tries):
