@@ -181,6 +181,11 @@ class Job:
         return self.path / "stop"
 
     @property
+    def seen(self) -> Path:
+        """The person has read how the job ended, and the page says it no more."""
+        return self.path / "seen"
+
+    @property
     def pid(self) -> Path:
         """Line 1 the process id, line 2 its creation time, because ids are used again."""
         return self.path / "pid"

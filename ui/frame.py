@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import gradio as gr
 
 from ft_core import recipe
+from ft_core.data import audit
 from ft_core.data.store import Store
 from ft_core.recipe import Recipe
 from ft_core.workspace import Project, write_whole
@@ -56,8 +57,8 @@ class Recipes:
 
 
 def counts_stamp(project: Project) -> str:
-    """Changes with every operation on the rows."""
+    """Changes with every operation on the rows, and when their check found something."""
     if not project.data.exists():
         return ""
     with Store(project.data) as store:
-        return store.stamp
+        return f"{store.stamp} {audit.stamp(store)}"

@@ -62,6 +62,7 @@ class Page:
             parts["compare"] = CompareTab(frame, self.recipes, self.engines)
         with gr.Tab("Export", id="export", elem_id="tab-export"):
             parts["export"] = ExportTab(frame, self.recipes)
+        parts["data"].listen(parts["train"])
         return parts
 
     def _listen(self, demo: gr.Blocks) -> None:
@@ -70,11 +71,12 @@ class Page:
             everything += part.shown
         tell = told(self.notice)
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        self.turns = gr.State([0])
         demo.load(tell(self.load), [self.project], everything, **quiet)
-        self.header.do(tell(self.do), [self.project], everything, **quiet)
+        self.header.do(tell(self.do), [self.project, self.turns], everything, **quiet)
         clock = gr.Timer(_TICK_S)
         places = {part.at for part in self.parts.values() if part.at}
-        clock.tick(tell(self.tick), {self.project, self.stamp, *places}, everything, **quiet)
+        clock.tick(tell(self.tick), {self.project, self.stamp, self.turns, *places}, everything, **quiet)
 
     # --- events
 
@@ -88,8 +90,9 @@ class Page:
         wanted = name or request.query_params.get("project", "")
         return self.show(workspace.project(wanted if wanted in known else known[0]))
 
-    def do(self, name: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        """A button of the header."""
+    def do(self, name: str, turns: list[int], event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """A button of the header. It counts up `turns`, so that a tick that began before does not draw over it."""
+        turns[0] += 1
         workspace = self.house.workspace(request)
         match event.do:
             case "open":
@@ -126,11 +129,12 @@ class Page:
         now = self._stamp(project)
         if now == given[self.stamp]:
             return {}
+        turn = given[self.turns][0]
         facts = self.facts(project)
         update = {self.header: self._header(project, facts, self.is_first(project, facts)), self.stamp: now}
         for part in self.parts.values():
             update |= part_of(part.notice, part.tick, project, given.get(part.at, ""))
-        return update
+        return update if turn == given[self.turns][0] else {}
 
     # --- what it reads
 
@@ -172,7 +176,7 @@ class Page:
         key = (project.data, counts_stamp(project))
         if key not in self._checked:
             with Store(project.data) as store:
-                found = quality.check(store).findings
+                found = quality.check(store, look=0).findings
             if len(self._checked) > 100:
                 self._checked.clear()
             self._checked[key] = tuple(f.text for f in found if f.kind == "blocking")

@@ -28,12 +28,14 @@ def new_project(page: Page, name: str) -> None:
     page.fill("#new-project-name", name)
     page.keyboard.press("Enter")
     expect(page.locator(".ft-project select")).to_have_value(name)
+    expect(page.locator(".g-start")).to_be_visible()
 
 
-def bring(page: Page, path: Path) -> None:
+def bring(page: Page, *paths: Path) -> None:
+    page.locator("[data-page=import]:visible").first.click()
     with page.expect_file_chooser() as chooser:
-        page.locator("[data-page=pick]:visible").first.click()
-    chooser.value.set_files(path)
+        page.locator("[data-page=pick]:visible").click()
+    chooser.value.set_files(paths)
 
 
 def test_first_start(app: App, tab) -> None:
@@ -140,12 +142,12 @@ def test_import_shows_before_it_takes(app: App, tab, tmp_path: Path) -> None:
     expect(page.locator(".ft-way")).to_contain_text("no rows yet")
     page.click("#import-preview button[type=submit]")
     expect(preview).to_contain_text("2 rows taken from faq.csv")
-    expect(preview).to_contain_text("1 could not be used")
+    expect(preview).to_contain_text("1 row could not be used")
     expect(page.locator(".g-sum")).to_have_text("2 rows")
     expect(page.locator(".ft-way")).to_contain_text("2 rows")
     with page.expect_download() as download:
-        page.click(".g-export summary")
-        page.click("[data-export='messages.jsonl']")
+        page.click("[data-page=export]")
+        page.click("#give [type=submit]:visible")
     lines = Path(download.value.path()).read_text().splitlines()
     assert [json.loads(line)["messages"][-1]["content"] for line in lines] == ["In Lerwick.", "No, coffee."]
     one.is_well()
@@ -167,7 +169,7 @@ def test_bad_files_are_told_in_place(app: App, tab, tmp_path: Path, name: str, c
     bring(page, file)
     expect(page.locator("#import-preview .ft-error")).to_contain_text(says)
     expect(page.locator(".g-sum")).to_contain_text("80 rows")
-    page.click("#import-preview [data-do=leave]")
+    page.locator("#import-preview [data-do=leave]").last.click()
     expect(page.locator("#import-preview .ft-error")).to_have_count(0)
     one.is_well()
 

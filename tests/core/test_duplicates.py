@@ -132,7 +132,7 @@ def test_the_shipped_example_is_not_drowned_in_findings() -> None:
     """It asks each thing in four phrasings on purpose."""
     rows = examples()
     assert similar((id, said[0]) for id, said in rows).groups == ()
-    assert len(near((id, "\n".join(said)) for id, said in rows)) == 1  # Do you have, do you sell gift cards?
+    assert len(near((id, "\n".join(said)) for id, said in rows)) == 0
 
 
 @pytest.mark.parametrize("find", [near, similar])

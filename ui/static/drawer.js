@@ -46,6 +46,7 @@ async function showDrawer(id) {
 
 // The row may have changed elsewhere. What is typed stays, and saving it will show both.
 async function refreshDrawer() {
+  if (!draft) return;
   const {id} = draft, found = await callDrawer('detail', id, rowsShown(), at);
   if (draft?.id !== id) return;
   if (!found) { if (!dirty()) closeDrawer(); return; }

@@ -329,13 +329,9 @@ element.addEventListener('click', event => {
   if (name === 'undo' || name === 'redo') act(name);
   if (name === 'new') newRow();
 });
-element.addEventListener('click', event => {
-  const link = event.target.closest('a[data-export]');
-  if (link) link.href = `gradio_api/ft/rows?${new URLSearchParams({project, as: link.dataset.export})}`;
-}, true);
 
 // The page shows some of the rows: those of a source, or with a flag.
-let shownAt = 0;
+let shownAt = 0, audit = '';
 function showOnly(told) {
   shownAt = told.asked;
   $('.g-search').value = '';
@@ -347,7 +343,9 @@ function showOnly(told) {
 function take() {
   const told = props.value ?? {}, other = told.project !== project;
   if (told.only && told.asked !== shownAt && !other) { showOnly(told); return; }
-  if (!other && told.stamp && told.stamp === state.stamp) return;  // our own change comes back
+  const known = told.audit === audit;
+  audit = told.audit;
+  if (!other && known && told.stamp && told.stamp === state.stamp) return;  // our own change comes back
   project = told.project ?? '';
   if (other) { hideDrawer(); clearSelection(); resetFilters(); tellError(null); say(''); state.stamp = ''; }
   if (project) reload(!other);

@@ -8,6 +8,10 @@
     theme: () => setTheme(document.body.classList.contains('dark') ? 'light' : 'dark'),
     'new': () => openNew(true),
     'new-close': () => openNew(false),
+    'import': () => openBeside('import', true),
+    'import-close': () => openBeside('import', false),
+    'export': () => openBeside('give', true),
+    'export-close': () => openBeside('give', false),
     pick: node => document.getElementById(node.dataset.input)?.click(),
     keys: () => document.getElementById('keys')?.showModal(),
     copy: async node => {
@@ -30,6 +34,54 @@
     form.hidden = !open;
     if (open) form.querySelector('input').focus();
   }
+
+  // Import and export are beside the rows; one of them is open at a time.
+  function openBeside(name, open) {
+    for (const id of ['import', 'give']) { const one = document.getElementById(id); if (one) one.hidden = !(open && id === name); }
+    const shown = name === 'import' && document.querySelector('#import-preview .ft-draft') || document.getElementById(name);
+    if (open) { shown.scrollIntoView({block: 'nearest'}); shown.querySelector('h2')?.focus(); }
+    else document.querySelector(`.g [data-page=${name === 'give' ? 'export' : 'import'}]`)?.focus();
+  }
+  document.addEventListener('submit', event => {  // what is taken needs no more ways
+    if (event.target.closest('#import-preview')) document.getElementById('import').hidden = true;
+  });
+
+  // A file of rows comes by a request of its own, so that a refusal can be told where it was asked for.
+  document.addEventListener('submit', async event => {
+    const form = event.target.closest('form[data-get]');
+    if (!form) return;
+    const {shape, format, ...more} = Object.fromEntries(new FormData(form));
+    const said = form.querySelector('[role=status]'), box = form.querySelector('.ft-error'), button = form.querySelector('[type=submit]');
+    box.hidden = true;
+    button.disabled = true;
+    said.textContent = 'Writing the file …';
+    try {
+      const answer = await fetch(`${form.dataset.get}?${new URLSearchParams({...more, as: `${shape}.${format}`})}`);
+      if (answer.ok) keepFile(await answer.blob(), answer.headers.get('Content-Disposition'), `rows.${format}`);
+      else [box.querySelector('strong').textContent, box.querySelector('span').textContent] = (await answer.text()).split('\n');
+      box.hidden = answer.ok;
+      said.textContent = answer.ok ? 'It is among your downloads.' : '';
+    } catch {
+      said.textContent = 'The app does not answer; try again in a moment.';
+    }
+    button.disabled = false;
+  });
+
+  function keepFile(blob, disposition, name) {
+    const plain = /filename="([^"]*)"/.exec(disposition ?? ''), coded = /filename\*=utf-8''([^;]*)/i.exec(disposition ?? '');
+    const link = Object.assign(document.createElement('a'), {href: URL.createObjectURL(blob)});
+    link.download = coded ? decodeURIComponent(coded[1]) : plain ? plain[1] : name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  }
+
+  // Files may be dropped where they are chosen.
+  for (const kind of ['dragover', 'drop']) document.addEventListener(kind, event => {
+    if (!event.target.closest?.('#import-ways') || !event.dataTransfer?.types.includes('Files')) return;
+    event.preventDefault();
+    const input = document.querySelector('input[type=file]#import-file, #import-file input[type=file], input[data-testid=import-file-upload-button]');
+    if (kind === 'drop' && input) { input.files = event.dataTransfer.files; input.dispatchEvent(new Event('change', {bubbles: true})); }
+  });
 
   function copyOldWay(text) {  // a page that is not served over https has no clipboard API
     const area = Object.assign(document.createElement('textarea'), {value: text});
