@@ -177,15 +177,15 @@ _TEXTS = {
     "leak": ("held out and also trained on, which makes the test too easy", "Reject them, or split anew."),
     "personal_data": ("with personal data", "Replace it, or reject them, unless it is meant to be learnt."),
     "refusal": ("in which the assistant refuses", "Write an answer, or reject them, unless it is meant to refuse."),
-    "repetitive": ("that repeat themselves; the model would learn to", "Shorten or reject them."),
+    "repetitive": ("with the same words over and over; the model would learn that", "Shorten or reject them."),
     "cut_off": ("whose answer ends in the middle of a sentence", "Write its end, or reject them."),
     "language": ("in another language than the rest", "Reject them, unless the model is meant to speak it."),
     "misspelt": ("with many misspelt words", "Put them right, or reject them."),
     "duplicate": ("the same as an earlier one", "Reject them, unless they are meant to count more."),
     "near_duplicate": ("nearly the same as an earlier one", "Look at the groups, and keep the best row of each."),
-    "similar": ("that ask much the same as an earlier one", "Look at the groups; good variety is welcome."),
+    "similar": ("with much the same question as an earlier one", "Look at the groups; good variety is welcome."),
     "too_short": ("with hardly a text", "Look at them, and reject those that teach nothing."),
-    "too_long": ("that are unusually long", "Look at them: something may have been taken along."),
+    "too_long": ("of unusual length", "Look at them: something may have been taken along."),
 }
 """By flag, in the order in which they matter: what follows "3 rows", and what to do."""
 
