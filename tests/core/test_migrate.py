@@ -98,7 +98,11 @@ def test_nothing_is_lost(tmp_path):
             (3, pair("three"), "accepted", "", 5),
         ]
         assert store.rows()[0].conversation.origin == "rows.jsonl row 1"
-        assert (store.system, store.split_settings, store.counts()) == ("Be kind.", (0.3, 7, "equal"), Counts(2, 0, 0, 0, 1))
+        assert (store.system, store.split_settings, store.counts()) == (
+            "Be kind.",
+            (0.3, 7, "equal"),
+            Counts(2, 0, 0, 0, 1),
+        )
         assert [(op.id, op.who, op.at, op.state) for op in store.log()][-3:] == [
             (3, "", 3.0, "done"), (2, "", 2.0, "dropped"), (1, "ada", 1.0, "done"),
         ]  # fmt: skip
@@ -120,7 +124,11 @@ def test_undo_and_redo_go_all_the_way(tmp_path):
         back = [
             ([(1, "one, third", "rejected", "heldout"), third], "Be kind.", (0.3, 7, "equal")),
             ([(1, "one, third", "accepted", "heldout"), third], "Be kind.", (0.3, 7, "equal")),
-            ([(1, "one, third", "accepted", "heldout"), (2, "two", "accepted", "train"), third], "Be kind.", (0.3, 7, "equal")),
+            (
+                [(1, "one, third", "accepted", "heldout"), (2, "two", "accepted", "train"), third],
+                "Be kind.",
+                (0.3, 7, "equal"),
+            ),
             ([(1, "one, third", "accepted", ""), (2, "two", "accepted", ""), third], "Be kind.", None),
             ([(1, "one, second", "accepted", ""), (2, "two", "accepted", ""), third], "Be kind.", None),
             ([(1, "one", "accepted", ""), (2, "two", "accepted", ""), third], "Be kind.", None),
