@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,17 +12,21 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from ft_core.conversation import Conversation, Message
-from ft_core.data import audited, bulk
-from ft_core.data.audited import Counted, Said
-from ft_core.data.flags import Flag
+from ft_core.data import audit, bulk
 from ft_core.data.store import Store
 from ft_core.workspace import Workspace
 
 from .conftest import PHONE, App, Tab, save
 
 EVIL = "<img src=x onerror=\"document.title='owned'\">${document.title='owned'}"
-ORDER = "order => [...document.querySelectorAll('.g-row .is-prompt')].map(n => n.textContent[9]).join('') === order"
+ORDER = "order => [...document.querySelectorAll('.g-row .is-prompt')].map(n => n.textContent[0]).join('') === order"
 BLOCK = 'One?\t"First line\nsecond ""line"""\nTwo?\t"a\tb"\nThree?\tthird\n'
+
+
+@pytest.fixture(scope="module")
+def app(start_app: Callable[..., App]) -> App:
+    """Its projects are filled on disk, before a page is opened."""
+    return start_app("grid")
 
 
 def pair(prompt: str, answer: str, origin: str = "shop.csv row 1", system: str = "") -> Conversation:
@@ -57,14 +63,6 @@ def cell(page: Page, row: int, column: str):
     return page.locator(f".g-row[aria-rowindex='{row + 2}'] [data-col={column}]")
 
 
-def focused(page: Page) -> str:
-    """Where the keyboard is: row and column."""
-    return page.evaluate(
-        "(n => n?.dataset.col ? `${n.parentElement.getAttribute('aria-rowindex') - 2} ${n.dataset.col}` : '')"
-        "(document.activeElement)"
-    )
-
-
 def paste(page: Page, text: str) -> None:
     page.evaluate("text => navigator.clipboard.writeText(text)", text)
     page.keyboard.press("Control+v")
@@ -98,10 +96,10 @@ def test_the_whole_loop_by_keyboard_alone(app: App, tab) -> None:
     keys.type("And more.")
     keys.press("Enter")
     expect(cell(page, 1, "response")).to_have_text("Answer 10. More.\nAnd more.")
-    assert focused(page) == "2 response"
+    expect(cell(page, 2, "response")).to_be_focused()
     keys.type("anew")  # typing takes the place of what stood there
     keys.press("Shift+Tab")
-    assert page.evaluate("document.activeElement.value") == "Question 11?"
+    expect(page.locator(".is-typing textarea")).to_have_value("Question 11?")
     keys.press("Escape")
     expect(cell(page, 2, "response")).to_have_text("anew")
     keys.press("Space")
@@ -111,7 +109,7 @@ def test_the_whole_loop_by_keyboard_alone(app: App, tab) -> None:
     keys.press("Shift+ArrowDown")
     expect(page.locator(".g-b-count")).to_have_text("3 selected")
     keys.press("ArrowLeft")
-    assert focused(page) == "4 status"
+    expect(cell(page, 4, "status")).to_be_focused()
     keys.press("r")
     expect(said(page)).to_have_text("3 rows rejected")
     expect(page.locator(".g-row.is-rejected")).to_have_count(3)
@@ -125,7 +123,7 @@ def test_the_whole_loop_by_keyboard_alone(app: App, tab) -> None:
 
     keys.press("Control+End")
     keys.press("ArrowRight")
-    assert focused(page) == "10 prompt"
+    expect(cell(page, 10, "prompt")).to_be_focused()
     paste(page, BLOCK)  # over the last row, and two new ones
     expect(said(page)).to_have_text("3 rows written, 2 of them new, at the end")
     keys.press("Delete")
@@ -141,12 +139,12 @@ def test_the_whole_loop_by_keyboard_alone(app: App, tab) -> None:
         assert store.get(12).conversation.messages[1].content == "anew"
         assert store.counts().rejected == 3
     keys.press("Home")
-    assert focused(page).endswith("select")
+    expect(page.locator(".g-cell:focus")).to_have_attribute("data-col", "select")
     keys.press("End")
-    assert focused(page).endswith("split")
+    expect(page.locator(".g-cell:focus")).to_have_attribute("data-col", "split")
     keys.press("Control+Home")
     keys.press("ArrowUp")
-    assert page.evaluate("document.activeElement.getAttribute('role')") == "columnheader"
+    expect(page.locator("[role=columnheader]:focus")).to_have_count(1)
     one.is_well()
 
 
@@ -194,33 +192,35 @@ def test_selected_rows_are_one_operation_also_those_out_of_sight(app: App, tab) 
     one.is_well()
 
 
+ROWS = (
+    ("0 Do you ship to Norway?", ""),
+    ("1 When is it open?", "From nine to five, and on Saturdays until two in the afternoon."),
+    ("2 Who has the price list?", "Write to jo.fisher@northmail.org and ask her for the new one."),
+    ("3 How is decaf made?", "With water, at the roastery, so that the taste stays as it was."),
+    ("4 Where is it?", "In Lerwick."),
+)
+
+
 def flagged(app: App, name: str) -> Path:
-    """Five rows; two have flags, three are counted."""
-    rows = [pair(f"Question {n}?", "Fine. " * (5 - n), f"{'a' if n < 3 else 'b'}.csv row {n}") for n in range(5)]
+    """Five rows of two files. One has no answer, one an e-mail address; two are held out, one is to be reviewed."""
+    rows = [pair(*texts, f"{'a' if n < 3 else 'b'}.csv row {n}") for n, texts in enumerate(ROWS)]
     data = filled(app, name, rows)
-    with Store(data) as store, store.writing() as db:
-        secret, empty = Flag("secret", "a key in turn 2"), Flag("empty", "the answer is empty")
-        audited.keep_said(db, [Said(1, 1, (secret, empty), "en"), Said(2, 2, (secret,), "en"), Said(3, 3, (), "en")])
-        audited.keep_counted(db, [Counted(n, 100 * (4 - n), 50) for n in (1, 2, 3)])
-        audited.restamp(db, [1, 2, 3])
     with Store(data) as store:
         store.set_status([4], "candidate")
         bulk.set_split(store, [1, 5], "heldout")
+        audit.bring_up(store, workers=0)
+        assert {flag: n for flag, n in store.flags().items() if n} == {"empty": 1, "personal_data": 1}
     return data
-
-
-def prompts(page: Page) -> list[str]:
-    return [text.removeprefix("Question ").rstrip("?") for text in page.locator(".g-row .is-prompt").all_inner_texts()]
 
 
 def test_filters_sort_and_columns(app: App, tab) -> None:
     flagged(app, "filters")
     one, page = opened(app, tab, "filters")
     expect(page.locator("[data-view=flagged]")).to_have_text("flagged 2")
-    expect(cell(page, 0, "flags")).to_have_text("empty, secret")
-    expect(cell(page, 0, "flags").locator("span").nth(1)).to_have_attribute("title", "a key in turn 2")
-    header = page.locator("[role=columnheader][data-col=tokens]")
-    for way, order in [("ascending", "34210"), ("descending", "01234"), ("none", "01234")]:
+    expect(cell(page, 0, "flags")).to_have_text("empty")
+    expect(cell(page, 0, "flags").locator("span")).to_have_attribute("title", "the answer in turn 2 is empty")
+    header = page.locator("[role=columnheader][data-col=split]")
+    for way, order in [("ascending", "12304"), ("descending", "04123"), ("none", "01234")]:
         header.click()
         expect(header).to_have_attribute("aria-sort", way)
         expect(said(page)).to_contain_text({"ascending": "smallest", "descending": "largest", "none": "came"}[way])
@@ -232,11 +232,11 @@ def test_filters_sort_and_columns(app: App, tab) -> None:
     expect(page.locator(".g-row")).to_have_count(2)
     page.click(".g-filter summary")
     expect(page.locator("[data-filter=flag] option")).to_have_text(
-        ["flagged or not", "any flag (2)", "empty (1)", "secret (2)"]
+        ["flagged or not", "any flag (2)", "empty (1)", "personal data (1)"]
     )
-    page.select_option("[data-filter=flag]", "secret")
+    page.select_option("[data-filter=flag]", "empty")
     page.select_option("[data-filter=split]", "heldout")
-    expect(page.locator(".g-chip")).to_have_text(["flag: secret", "split: held out"])
+    expect(page.locator(".g-chip")).to_have_text(["flag: empty", "split: held out"])
     expect(page.locator(".g-row")).to_have_count(1)
     page.select_option("[data-filter=source]", "b.csv")
     expect(page.locator(".g-none")).to_contain_text("No row matches.")
@@ -245,9 +245,9 @@ def test_filters_sort_and_columns(app: App, tab) -> None:
     page.click(".g-filter summary")
     page.select_option("[data-filter=source]", "b.csv")
     page.select_option("[data-filter=status]", "candidate")
-    page.fill(".g-search", "question")
+    page.fill(".g-search", "is")
     expect(page.locator(".g-found")).to_have_text("1 found")
-    assert prompts(page) == ["3"]
+    expect(page.locator(".g-row .is-prompt")).to_have_text("3 How is decaf made?")
     page.click("[data-drop=status]")
     expect(page.locator(".g-found")).to_have_text("2 found")
 
@@ -262,17 +262,20 @@ def test_filters_sort_and_columns(app: App, tab) -> None:
 
 
 def test_text_of_others_stays_text_wherever_it_stands(app: App, tab) -> None:
-    data = filled(app, "hostile", [pair(EVIL, EVIL, f"{EVIL} row 1", EVIL), pair("?", "!")])
-    with Store(data) as store, store.writing() as db:
-        audited.keep_said(db, [Said(1, 1, (Flag("secret", EVIL),), "en")])
-        audited.restamp(db, [1])
+    data = filled(app, "hostile", [pair(EVIL, EVIL, f"{EVIL} row 1", EVIL), pair("?", "")])
+    with Store(data) as store:
+        audit.bring_up(store, workers=0)
     one, page = opened(app, tab, "hostile", {"width": 2400, "height": 900})
     page.click(".g-columns summary")
     for name in ("system", "source", "score"):
         page.check(f"[data-column={name}]")
     for name in ("system", "prompt", "response", "source"):
         expect(cell(page, 0, name)).to_have_text(EVIL)
-    expect(cell(page, 0, "flags").locator("span")).to_have_attribute("title", EVIL)
+    expect(cell(page, 1, "flags")).to_have_text(re.compile("."))
+    with Store(data) as store, store.writing() as db:  # a reason is in our words; but nobody knows what it may quote
+        db.execute("UPDATE audited SET reasons = JSON_OBJECT('template', ?1, 'too_short', ?1, 'empty', ?1)", (EVIL,))
+    again(page)
+    expect(page.locator(f".is-flags span[title={json.dumps(EVIL)}]")).not_to_have_count(0)
     page.click(".g-filter summary")
     page.select_option("[data-filter=source]", EVIL)
     expect(page.locator(".g-chip")).to_have_text(f"source: {EVIL}")

@@ -76,8 +76,8 @@ const judge = (these, to) => onSelection('status', these, to);
 
 // Rows that may have left the view are not selected any more: nothing is done to what is not seen.
 async function onSelection(name, these, ...more) {
-  const answer = await act(name, these, ...more);
-  if (answer && selectedCount() && (name === 'remove' || isFiltered())) clearSelection();
+  const mine = ranging, answer = await act(name, these, ...more);
+  if (answer && mine === ranging && selectedCount() && (name === 'remove' || isFiltered())) clearSelection();
 }
 
 const BULK = {

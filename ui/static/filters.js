@@ -26,6 +26,7 @@ function resetFilters() {
   asked = {...NO_FILTER};
   order = {sort: 'position', descending: false};
   facets = {flagged: 0};
+  countedAt = '';
   $('.g-search').value = '';
   drawFilters();
 }
@@ -88,17 +89,25 @@ function drawOptions(select) {
   select.replaceChildren(...options.map(([value, words, n]) => new Option(n === null ? words : `${words} (${count(n)})`, value, false, value === now)));
 }
 
-// What can be filtered by is counted when the rows are there, and again when a person pauses.
-let counting;
+// What can be filtered by is counted when the rows are there, and again when a person pauses. It looks at every row, so
+// of many rows only when the menu is opened.
+const MANY = 50000;
+let counting, countedAt = '';
 function askFacets() {
   clearTimeout(counting);
-  counting = setTimeout(async () => {
-    const mine = project, found = await ask('facets');
-    if (!found || mine !== project) return;
-    facets = found;
-    drawFilters();
-  }, facets.status ? 1500 : 300);
+  if (state.counts.all <= MANY) counting = setTimeout(countFacets, facets.status ? 1500 : 300);
 }
+
+async function countFacets() {
+  const of = project, mine = `${of} ${state.stamp}`;
+  if (countedAt === mine) return;
+  const found = await ask('facets');
+  if (!found || of !== project) return;
+  countedAt = mine;
+  facets = found;
+  drawFilters();
+}
+$('.g-filter').addEventListener('toggle', event => { if (event.target.open) countFacets(); });
 
 element.addEventListener('change', event => {
   const name = event.target.dataset?.filter, column = event.target.dataset?.column;

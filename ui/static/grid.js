@@ -219,7 +219,8 @@ function redraw(id) {
 // --- moving
 
 const cellAt = (index, col) => index === HEAD ? headRow.querySelector(`[data-col=${col}]`)
-  : [...win.children].find(node => node.index === index)?.querySelector(`[data-col=${col}]`);
+  : nodeAt(index)?.querySelector(`[data-col=${col}]`);
+const nodeAt = index => [...win.children].find(node => node.index === index);
 
 async function go(index, col = focus.col) {
   const columns = columnsSeen().map(column => column.name);
@@ -265,7 +266,7 @@ table.addEventListener('keydown', event => {
     if (key === 'Enter' || key === ' ') { event.preventDefault(); focus.col === 'select' ? pickAll() : sortBy(focus.col); }
     return;
   }
-  const row = rowAt(focus.index);
+  const row = nodeAt(focus.index)?.row ?? rowAt(focus.index);  // what is seen, also while it is asked for again
   if (row) onKey(event, row, key, ctrl);
 });
 
@@ -291,16 +292,20 @@ element.addEventListener('keydown', event => {
   if (key === 'y' || (key === 'z' && event.shiftKey)) { event.preventDefault(); act('redo'); }
 });
 
+// The drawer moves the columns, so one click opens it only when it will not be two.
+let clicking;
 win.addEventListener('click', event => {
   const cell = event.target.closest('.g-cell');
   if (!cell || typing?.cell === cell) return;
+  clearTimeout(clicking);
   const {index, row} = cell.parentElement, name = cell.dataset.col, from = focus.index;
   cell.focus({preventScroll: true});
   if (event.shiftKey) { extendTo(from, index); return; }
   if (name === 'select' || event.ctrlKey || event.metaKey) { event.preventDefault(); toggle(index, row); return; }
   anchor = null;
   if (name === 'status') { judge({ids: [row.id]}, row.status === 'accepted' ? 'rejected' : 'accepted'); return; }
-  showDrawer(row.id);
+  if (open) showDrawer(row.id);
+  else if (event.detail < 2) clicking = setTimeout(showDrawer, 250, row.id);
 });
 // Wherever the focus comes from, the one cell that has it is the one that Tab comes back to.
 table.addEventListener('focusin', event => {
@@ -312,6 +317,7 @@ table.addEventListener('focusin', event => {
 });
 win.addEventListener('dblclick', event => {
   const cell = event.target.closest('.g-cell');
+  clearTimeout(clicking);
   if (cell && !typing) edit(cell, 'all');
 });
 win.addEventListener('mousedown', event => {
