@@ -154,7 +154,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_large_file_is_a_job_that_survives_a_reload_and_stops(app: App, tab, large: Path) -> None:
     one = tab()
     page = one.open(app.url)
-    new_project(page, "Large")
+    new_project(page, "Large file")
     bring(page, large)
     preview, running = page.locator("#import-preview"), page.locator("#import-job")
     expect(preview).to_contain_text("Goes on by itself", timeout=A_CHILD)
