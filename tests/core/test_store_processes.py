@@ -46,11 +46,13 @@ def page(store: Store, done: Done) -> None:
 
 def somebody(store: Store, done: Done) -> None:
     dice = random.Random(2)
-    for n in range(MOVES):
+    n = 0
+    while n < MOVES:
         move = dice.choice((store.undo, store.undo, store.redo))
         what = move(who=f"move {n}")
         if what is not None:
             done[f"move {n}"] = (move.__name__, what)
+            n += 1
 
 
 def run(path: Path, work: Callable[[Store, Done], None], start, told: Queue) -> None:
@@ -81,7 +83,7 @@ def test_three_processes_at_once_lose_nothing_and_never_find_it_locked(tmp_path:
     for worker in workers:
         worker.join()
     moves = [name for name in done if name.startswith("move")]
-    assert len(done) - len(moves) == ADDS + EDITS and len(moves) > 20
+    assert len(done) - len(moves) == ADDS + EDITS and len(moves) == MOVES
 
     expected: dict[int, str] = {}
     with Store(path) as store:
@@ -100,6 +102,6 @@ def test_three_processes_at_once_lose_nothing_and_never_find_it_locked(tmp_path:
                 expected[id] = text
         rows = store.rows(limit=10**6)
         assert {row.id: row.conversation.messages[0].content for row in rows} == expected
-        assert store.counts().rows == len(expected) and len({op.state for op in log}) > 1
+        assert store.counts().rows == len(expected)
         found = [row.id for row in store.page(Query(search="edited"), limit=10**6).rows]
         assert found == [id for id, text in sorted(expected.items()) if "edited" in text]

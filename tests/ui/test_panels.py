@@ -38,9 +38,9 @@ def test_a_row_shows_its_first_question_and_last_answer() -> None:
     turns = (Message("system", "s"), Message("user", "a"), Message("assistant", "b"), Message("user", "c"),
              Message("assistant", "d"))  # fmt: skip
     row = shown(Row(7, Conversation(turns), "accepted", "train", 2))
-    assert (row["prompt"], row["prompt_at"], row["answer"], row["answer_at"], row["turns"]) == ("a", 1, "d", 4, 4)
+    assert (row["system"], row["prompt"], row["response"], row["turns"]) == ("s", "a", "d", 4)
     alone = shown(Row(8, Conversation((Message("assistant", "hello"),)), "accepted", "", 1))
-    assert (alone["prompt"], alone["prompt_at"], alone["answer"]) == ("", -1, "hello")
+    assert (alone["prompt"], alone["response"]) == ("", "hello")
 
 
 def test_handlers_tell_what_went_wrong(caplog: pytest.LogCaptureFixture) -> None:
