@@ -330,9 +330,9 @@ def test_without_the_wheel_the_teacher_is_made_of_the_model_from_the_hub(
 
     from ft_core import work
 
-    said = list(work._make_builtin_gguf(with_builtin))
+    said = list(work.make_builtin_gguf(with_builtin))
     assert said and all(isinstance(event, Progress) for event in said)
     assert len(GGUFReader(with_builtin.builtin_f16).tensors) == 272
     monkeypatch.setattr(synthesize, "builtin_gguf", lambda: None)
-    assert synthesize._gguf(with_builtin) == with_builtin.builtin_f16
-    assert list(work._make_builtin_gguf(with_builtin)) == []
+    assert synthesize.builtin_file(with_builtin) == with_builtin.builtin_f16
+    assert list(work.make_builtin_gguf(with_builtin)) == []
