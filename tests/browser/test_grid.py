@@ -419,7 +419,7 @@ def test_no_serious_finding_of_axe(app: App, tab, theme: str) -> None:
 
 
 def serious(page: Page) -> list[str]:
-    results = Axe().run(page, context="#grid").response
+    results = Axe().run(page, context="main").response
     return [
         f"{v['id']}: {[n['html'][:160] for n in v['nodes']][:3]}"
         for v in results["violations"]
