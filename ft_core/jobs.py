@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import filelock
 import psutil
@@ -75,6 +76,41 @@ def child_environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[1])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, **CHILD_ENVIRONMENT, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def front_door(*arguments: str) -> subprocess.Popen[str]:
+    """`python -m ft_core --json ...` for an answer that somebody waits for: what it says is read by `heard`."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "ft_core", "--json", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C in the app's terminal is the app's to hear
+        env=child_environment(),
+    )
+
+
+def heard(child: subprocess.Popen[str], said: str, patience_s: float, late: FTError, broken: FTError) -> Any:
+    """Says `said` to a child's standard input, where secrets may stand too, and returns its result.
+
+    Raises the child's own FTError when it refuses, `late` after `patience_s` seconds, which end the child, and
+    `broken` when it ended without a word.
+    """
+    try:
+        result, complaint = child.communicate(said, patience_s)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.communicate()
+        raise late from None
+    if not child.returncode:
+        return json.loads(result.splitlines()[-1])
+    # As the front door complains: `error: what` and `hint: what to do`, last of all.
+    words = {key: rest for key, _, rest in (line.partition(": ") for line in complaint.splitlines())}
+    if words.get("error", "internal") == "internal":
+        raise broken
+    raise FTError(words["error"], words.get("hint", ""))
 
 
 def alive(job: Job) -> bool:

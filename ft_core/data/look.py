@@ -7,8 +7,6 @@ and what could fill the memory, is looked at in a child process (`python -m ft_c
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -88,28 +86,13 @@ def ask(source: Source, mapping: Mapping[str, str] | None = None, shape: str = "
         return look(source, mapping, shape)
     asked = {"mapping": dict(mapping or {}), "shape": shape, "token": token or (False if on_a_space() else None)}
     asked["source"] = {"hub": asdict(source)} if isinstance(source, HubRows) else str(source)
-    child = subprocess.Popen(
-        [sys.executable, "-m", "ft_core", "--json", "data", "look", "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        start_new_session=True,  # Ctrl-C in the app's terminal is the app's to hear
-        env=jobs.child_environment(),
+    name = sources.named(source)
+    late = FTError(
+        f"{name} took longer than {PATIENCE_S:g} seconds to look at",
+        "Import it without a look, or copy the file to this machine first.",
     )
-    try:
-        said, complaint = child.communicate(json.dumps(asked), PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.communicate()
-        raise FTError(
-            f"{sources.named(source)} took longer than {PATIENCE_S:g} seconds to look at",
-            "Import it without a look, or copy the file to this machine first.",
-        ) from None
-    if child.returncode:
-        raise _complaint(complaint, sources.named(source))
-    return json.loads(said.splitlines()[-1])
+    broken = FTError(f"{name} could not be looked at", "Try again; the log has the rest.")
+    return jobs.heard(jobs.front_door("data", "look", "-"), json.dumps(asked), PATIENCE_S, late, broken)
 
 
 def asked(text: str) -> dict[str, Any]:
@@ -122,11 +105,3 @@ def asked(text: str) -> dict[str, Any]:
 
 def _is_small(path: Path) -> bool:
     return path.is_file() and path.stat().st_size <= _SMALL and path.suffix.lower() not in (".zip", ".gz")
-
-
-def _complaint(text: str, name: str) -> FTError:
-    """What a child of the front door said before it left: `error: what` and `hint: what to do`, last of all."""
-    said = {key: rest for key, _, rest in (line.partition(": ") for line in text.splitlines())}
-    if "error" not in said or said["error"] == "internal":
-        return FTError(f"{name} could not be looked at", "Try again; the log has the rest.")
-    return FTError(said["error"], said.get("hint", ""))

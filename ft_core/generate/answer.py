@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -87,36 +86,23 @@ class Asking:
         if not api_key.isascii():
             raise FTError("the key has letters that no key has", "Copy it again, without quotation marks.")
         question = replace(question, recipe=replace(question.recipe, seed=random.randrange(2**31)))
-        child = subprocess.Popen(
-            [sys.executable, "-m", "ft_core", "--home", str(workspace.home), "--json", "answer"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # Ctrl-C in the app's terminal is the app's to hear
-            env=jobs.child_environment(),
+        late = FTError(f"the teacher took longer than {PATIENCE_S:g} seconds", "Ask again, or ask another one.")
+        broken = FTError(
+            "the process that asks the teacher ended without an answer", "Ask again; the log has the rest."
         )
+        child = jobs.front_door("--home", str(workspace.home), "answer")
         with self._lock:
             self._children[ticket] = child
         try:
-            said, complaint = child.communicate(question.to_text(api_key.strip()), PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            raise FTError(
-                f"the teacher took longer than {PATIENCE_S:g} seconds", "Ask again, or ask another one."
-            ) from None
+            return jobs.heard(child, question.to_text(api_key.strip()), PATIENCE_S, late, broken)["answer"]
+        except FTError:
+            if ticket in self._stopped:
+                return ""
+            raise
         finally:
             with self._lock:
                 self._children.pop(ticket, None)
-                stopped = ticket in self._stopped
                 self._stopped.discard(ticket)
-        if stopped:
-            return ""
-        if child.returncode:
-            raise _complaint(complaint)
-        return json.loads(said.splitlines()[-1])["answer"]
 
     def stop(self, ticket: str) -> None:
         """Ends the child that `ticket` waits for; nothing happens when there is none."""
@@ -124,11 +110,3 @@ class Asking:
             if child := self._children.get(ticket):
                 self._stopped.add(ticket)
                 child.kill()
-
-
-def _complaint(text: str) -> FTError:
-    """What a child of the front door said before it left: `error: what` and `hint: what to do`, last of all."""
-    said = {key: rest for key, _, rest in (line.partition(": ") for line in text.splitlines())}
-    if "error" not in said or said["error"] == "internal":
-        return FTError("the process that asks the teacher ended without an answer", "Ask again; the log has the rest.")
-    return FTError(said["error"], said.get("hint", ""))
