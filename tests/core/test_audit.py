@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from pathlib import Path
 
 import pytest
 
@@ -17,21 +16,9 @@ from ft_core.data.store import Row, Store
 from ft_core.errors import FTError
 from ft_core.events import State
 from ft_core.recipe import Recipe
-from ft_core.render import Renderer
 
 PLANTED = {"near_duplicate": 6, "personal_data": 4, "empty": 3, "cut": 3, "leak": 2}
 LIMIT = 2048
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
-
-
-@pytest.fixture(scope="session")
-def renderer(builtin: Path) -> Renderer:
-    return Renderer.of(builtin)
 
 
 def pair(prompt: str, answer: str) -> Conversation:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
@@ -19,7 +17,6 @@ from ft_core.export.start import Wanted
 from ft_core.export.trained import Trained
 from ft_core.workspace import Job
 from tests.core.exporting import training
-from tests.stand_ins import serving
 from tests.stand_ins.hub import READER, WRITER, Hub, Repo
 
 
@@ -38,19 +35,6 @@ def tiny_gguf(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     path = tmp_path_factory.mktemp("gguf") / "fjord-F16.gguf"
     list(write_f16(tiny_model, path, About("fjord", "", "")))
     return path
-
-
-@pytest.fixture
-def memory() -> Hub:
-    return Hub()
-
-
-@pytest.fixture
-def endpoint(memory: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    with serving(memory.app()) as address:
-        yield address
 
 
 def pushed(made: Path, push: str, trained: Trained, token: str, endpoint: str, repo: str = "") -> tuple[list, dict]:

@@ -12,7 +12,6 @@ import pytest
 from ft_core.conversation import Conversation, Message
 from ft_core.data import formats
 from ft_core.data.formats import Ended, Skipped
-from ft_core.data.store import Store
 from ft_core.errors import FTError
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
@@ -24,12 +23,6 @@ def conversation(*said: str) -> Conversation:
 
 
 PAIR = conversation("Do you ship to Norway?", "Yes, in four days.")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
 
 
 def saved(folder: Path, name: str, content: str | bytes) -> Path:

@@ -25,19 +25,12 @@ from ft_core.conversation import Conversation, Message
 from ft_core.data import addresses, archives, formats, look, public
 from ft_core.data.formats import Ended, Skipped
 from ft_core.data.reading import Meter, Pasted
-from ft_core.data.store import Store
 from ft_core.errors import FTError
 
 PAIR = Conversation((Message("user", "Do you ship?"), Message("assistant", "Yes.")))
 RECORD = {"prompt": "Do you ship?", "completion": "Yes."}
 LINE = json.dumps(RECORD) + "\n"
 DAY = datetime.timedelta(days=1)
-
-
-@pytest.fixture
-def store(tmp_path: Path):
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
 
 
 def zipped(path: Path, **members: str | bytes) -> Path:

@@ -14,24 +14,12 @@ from ft_core.__main__ import main
 from ft_core.conversation import Conversation, Message
 from ft_core.data import prepare, shapes
 from ft_core.data.freeze import freeze, read_frozen
-from ft_core.data.store import Store
 from ft_core.errors import FTError
 from ft_core.recipe import DataRecipe
 from ft_core.render import IGNORED, Renderer
 from ft_core.workspace import Workspace
 
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
-
-
-@pytest.fixture(scope="module")
-def renderer(builtin: Path) -> Renderer:
-    return Renderer.of(builtin)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
 
 
 def pair(question: str, answer: str) -> Conversation:

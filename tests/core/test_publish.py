@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 import socket
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import huggingface_hub
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard, HfApi
@@ -25,8 +23,7 @@ from ft_core.errors import FTError
 from ft_core.events import Finished, Note
 from ft_core.recipe import Recipe
 from ft_core.workspace import Job, Project, Workspace
-from tests.stand_ins import serving
-from tests.stand_ins.hub import READER, WRITER, Hub, Repo
+from tests.stand_ins.hub import READER, WRITER, Repo
 
 SYSTEM = "You are Fjord, <b>kind</b>.\n---\nlicense: mit"
 
@@ -57,19 +54,6 @@ def project(workspace: Workspace) -> Project:
         store.set_status([1], "rejected")
         split.assign(store, 0.1, 7)
     return project
-
-
-@pytest.fixture
-def memory() -> Hub:
-    return Hub()
-
-
-@pytest.fixture
-def endpoint(memory: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    with serving(memory.app()) as address:
-        yield address
 
 
 def asked(project: Project, repo: str = "writer/fjord", **options) -> Job:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
-
 from ft_core.conversation import Conversation, Message
 from ft_core.data import audited, quality
 from ft_core.data.quality import Action
-from ft_core.data.store import Store
 from ft_core.render import Renderer
 
 QUIET = {"few_rows": 0} | {name: 0 for name in audited.FLAGS if name not in audited.OF_TOKENS}
@@ -17,17 +12,6 @@ QUIET = {"few_rows": 0} | {name: 0 for name in audited.FLAGS if name not in audi
 
 def pair(prompt: object, answer: str = "answer") -> Conversation:
     return Conversation((Message("user", str(prompt)), Message("assistant", answer)))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
-
-
-@pytest.fixture(scope="session")
-def renderer(builtin: Path) -> Renderer:
-    return Renderer.of(builtin)
 
 
 def test_nothing_to_train_on_is_blocking(store):

@@ -36,11 +36,6 @@ CONVERSATIONS = {"one": ONE, "system": SYSTEM, "turns": TURNS, "first": FIRST}
 
 
 @pytest.fixture(scope="session")
-def renderer(builtin: Path) -> Renderer:
-    return Renderer.of(builtin)
-
-
-@pytest.fixture(scope="session")
 def tokenizer(builtin: Path):
     return AutoTokenizer.from_pretrained(builtin)
 

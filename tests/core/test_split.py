@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,12 +18,6 @@ from ft_core.errors import FTError
 
 def pair(prompt: object, answer: str = "answer", origin: str = "") -> Conversation:
     return Conversation((Message("user", str(prompt)), Message("assistant", answer)), origin)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
 
 
 def sides(store: Store) -> dict[int, str]:

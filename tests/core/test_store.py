@@ -30,12 +30,6 @@ def pairs(n: int) -> list[Conversation]:
     return [pair(i) for i in range(n)]
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
-
-
 def prompts(store: Store, **view) -> list[str]:
     return [row.conversation.messages[0].content for row in store.rows(**view)]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -24,12 +23,6 @@ def talk(*contents: str, origin: str = "") -> Conversation:
     return Conversation(
         tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(contents)), origin
     )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
 
 
 def flags_of(row: Row) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 
@@ -16,12 +15,6 @@ from ft_core.errors import FTError
 
 def pair(prompt: object) -> Conversation:
     return Conversation((Message("user", str(prompt)), Message("assistant", "a")), f"f row {prompt}")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    with Store(tmp_path / "data.sqlite") as store:
-        yield store
 
 
 def picture(store: Store) -> dict[int, tuple]:
