@@ -8,27 +8,24 @@ from __future__ import annotations
 import json
 import math
 import resource
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import psutil
 import torch
-from peft import PeftModel
 from transformers import AutoTokenizer, TrainerState
 
 from .. import recipe
-from ..data.freeze import FrozenRow, read_frozen
+from ..data.freeze import read_frozen
 from ..errors import FTError
 from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, Stopped
-from ..render import Rendered, Renderer
+from ..render import Renderer
 from ..workspace import Job, write_whole
-from . import base, checkpoints, probes
+from . import base, checkpoints, probes, rows, weights
 from .fast import use_fast_lora
 from .loss import fp32_arithmetic, mean_loss, row_losses
 from .model import add_adapter, best_attention, best_device, best_precision, load_base, use_all_cores, use_one_gpu
@@ -39,16 +36,6 @@ CURVE_ROWS = 100
 """Held-out rows that the curve is measured on while training; the figures of the result are over all of them."""
 STOP_PATIENCE_S = 30
 """A stopped run still measures its held-out loss when that took no longer than this before."""
-_TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-)
 
 
 class Session:
@@ -135,30 +122,15 @@ class Session:
     def _render_rows(self) -> None:
         """The frozen rows as this base sees them; what cannot be used is counted and named."""
         self.renderer = Renderer.of(self.base)
-        self.train_rows = self._rendered([row for row in self.frozen if row.split == "train"])
-        self.heldout_rows = self._rendered([row for row in self.frozen if row.split == "heldout"])
+        found = rows.render(self.frozen, self.renderer, self.recipe.train)
+        self.train_rows, self.heldout_rows = found.train, found.heldout
+        if self.last is None:  # a resume has said it before
+            for text in found.left_out:
+                self.say(Note(text, "warning"))
         if not self.train_rows:
             raise FTError("no row has anything to learn", "Rows need an answer that fits into max_length.")
         self.probes = probes.choose(self.frozen, self.recipe.train.probes)
         self.plan = Plan.of(len(self.train_rows), self.recipe.train)
-
-    def _rendered(self, rows: list[FrozenRow]) -> list[Rendered]:
-        usable: list[Rendered] = []
-        left_out: dict[str, list[int]] = {}
-        for row in rows:
-            try:
-                example = self.renderer.example(row.conversation, self.recipe.train.max_length)
-            except FTError as error:
-                left_out.setdefault(error.message, []).append(row.id)
-                continue
-            if example.learnt:
-                usable.append(example)
-            else:
-                left_out.setdefault("nothing in them is learnt within max_length", []).append(row.id)
-        for reason, ids in left_out.items() if self.last is None else ():  # a resume has said it before
-            named = ", ".join(map(str, ids[:10])) + (", ..." if len(ids) > 10 else "")
-            self.say(Note(f"{len(ids)} rows are left out: {reason} (rows {named})", "warning"))
-        return usable
 
     def _load_model(self) -> None:
         self._progress("loading the model")
@@ -214,7 +186,7 @@ class Session:
         }
         if self.step:
             self._progress("saving the adapter")
-            _save_adapter(self.model, self.base, self.base_name, self.job.adapter)
+            weights.save(self.model, self.base, self.base_name, self.job.adapter)
             result["adapter"] = str(self.job.adapter)
             if not stopped or before["seconds"] <= STOP_PATIENCE_S:
                 result["heldout_after"] = self._measure(self.step)
@@ -246,21 +218,6 @@ class Session:
             looks = sum(step > self.step for step in self.plan.looks())
             eta = (self.plan.steps - self.step) * self._step_seconds() + looks * fmean(self.look_seconds or [0.0])
         self.say(Progress(self.step, self.plan.steps, eta, what))
-
-
-def _save_adapter(model: PeftModel, base_folder: Path, base_name: str, into: Path) -> None:
-    """The adapter as safetensors, with the tokenizer and chat template it was trained with; whole or not at all."""
-    part = into.with_name(".adapter.part")
-    shutil.rmtree(part, ignore_errors=True)
-    # Until now it was the folder, where peft looks whether the vocabulary changed; a name would send it to the Hub.
-    model.peft_config["default"].base_model_name_or_path = base_name
-    model.save_pretrained(part, save_embedding_layers=False)
-    (part / "README.md").unlink(missing_ok=True)  # export writes a true one
-    for name in _TOKENIZER_FILES:
-        if (base_folder / name).exists():
-            shutil.copyfile(base_folder / name, part / name)
-    shutil.rmtree(into, ignore_errors=True)
-    part.rename(into)
 
 
 def _memory_now() -> int:
