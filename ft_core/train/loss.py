@@ -1,7 +1,7 @@
 """The loss on what the assistant says: logits only where there is a label, a few hundred tokens at a time.
 
 With a vocabulary of 50,000 to 250,000 the logits are the largest tensor of a training, and most of them are of tokens
-that nobody learns. `nats` is the sum of -ln p over the learnt tokens.
+that nobody learns. Nats are -ln p, of a learnt token or of the sum over all.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..render import IGNORED, Rendered
 
@@ -44,12 +45,26 @@ def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
 
 
 def learnt_nats(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The nats of all learnt tokens of a batch from `collate`, a scalar, differentiable down to the hidden states.
+    """The nats of all learnt tokens of a batch from `collate`, a scalar, differentiable down to what is trained."""
+    return token_nats(model, batch).sum()
 
-    The LM head itself gets no gradient: it must be frozen, as it is under LoRA.
+
+def token_nats(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Of each learnt token of a batch from `collate`, row after row, its nats: (tokens,), fp32, differentiable.
+
+    An LM head that is trained, by itself or as the tied embedding, has its gradient from here too. No chunk's logits
+    live until the backward pass: under a frozen head their gradient is taken on the way forward, else they are
+    computed once more on the way back.
     """
     hidden, targets = _learnt_hidden(model, batch)
-    return _Nats.apply(hidden, targets, _head(model))
+    head = _head(model)
+    if any(p.requires_grad for p in _causal(model).get_output_embeddings().parameters()):
+        pieces = [
+            checkpoint(_nats, piece, wanted, head, use_reentrant=False, preserve_rng_state=False)
+            for piece, wanted in _chunks(hidden, targets)
+        ]
+        return torch.cat(pieces) if pieces else hidden.sum(dim=1).float()
+    return _Nats.apply(hidden, targets, head)
 
 
 @torch.inference_mode()
@@ -65,7 +80,7 @@ def row_losses(model: nn.Module, examples: list[Rendered], pad_id: int) -> list[
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         hidden, targets = _learnt_hidden(model, batch)
         head = _head(model)
-        nats = torch.cat([F.cross_entropy(head(h).float(), t, reduction="none") for h, t in _chunks(hidden, targets)])
+        nats = torch.cat([_nats(h, t, head) for h, t in _chunks(hidden, targets)])
         for i, of_row in zip(rows, nats.double().split([examples[i].learnt for i in rows])):
             losses[i] = (of_row.sum().item(), len(of_row))
     model.train(was_training)
@@ -105,29 +120,34 @@ def fp32_arithmetic(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-class _Nats(torch.autograd.Function):
-    """Sum of the cross entropies, with the gradient of the hidden states taken chunk by chunk on the way forward.
+def _nats(hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of each token its cross entropy: (tokens,), fp32."""
+    return F.cross_entropy(head(hidden).float(), targets, reduction="none")
 
-    So no chunk's logits live until the backward pass, and none is computed twice.
+
+class _Nats(torch.autograd.Function):
+    """The cross entropies under a frozen head, with the gradient of the hidden states taken on the way forward.
+
+    So no chunk's logits live until the backward pass, and none is computed twice. A token's nats depend on its own
+    hidden state alone, so what is kept is of that state's shape, and each token's may be weighed on the way back.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-        total = hidden.new_zeros((), dtype=torch.float32)
-        gradients = []
+        found, gradients = [], []
         for piece, wanted in _chunks(hidden, targets):
             with torch.enable_grad():
                 piece = piece.detach().requires_grad_()
-                nats = F.cross_entropy(head(piece).float(), wanted, reduction="sum")
-            gradients += torch.autograd.grad(nats, piece)
-            total += nats.detach()
+                nats = _nats(piece, wanted, head)
+            gradients += torch.autograd.grad(nats, piece, torch.ones_like(nats))
+            found.append(nats.detach())
         ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
-        return total
+        return torch.cat(found) if found else hidden.new_zeros(0, dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * scale.to(gradient.dtype), None, None
+        return gradient * weights.to(gradient.dtype)[:, None], None, None
 
 
 def _learnt_hidden(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

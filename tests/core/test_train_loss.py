@@ -60,6 +60,52 @@ def test_nats_and_gradients_equal_the_plain_loss(model, examples, monkeypatch):
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_trained_head_has_the_gradients_of_the_plain_loss(tiny_model, examples, monkeypatch, tied):
+    """Full training: the head learns too, be it the embedding's twin or a matrix of its own."""
+    monkeypatch.setattr(loss, "CHUNK", 7)
+    whole = load_base(tiny_model, "fp32", CPU).requires_grad_(True)
+    if not tied:
+        whole.lm_head.weight = torch.nn.Parameter(whole.lm_head.weight.detach().clone() * 1.1)
+    batch = loss.collate([{"input_ids": e.ids, "labels": e.labels} for e in examples], pad_id=2)
+
+    nats = loss.learnt_nats(whole, batch)
+    (nats / 3).backward()
+    ours = {n: p.grad.clone() for n, p in whole.named_parameters()}
+    assert ("lm_head.weight" in ours) is not tied
+    whole.zero_grad()
+    plain = sum(_plain(whole, e) for e in examples if e.learnt)
+    (plain / 3).backward()
+
+    assert nats.item() == pytest.approx(plain.item(), rel=1e-5)
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_trained_head_keeps_no_logits_for_the_way_back(tiny_model, examples):
+    whole = load_base(tiny_model, "fp32", CPU).requires_grad_(True)
+    batch = loss.collate([{"input_ids": examples[2].ids, "labels": examples[2].labels}], pad_id=2)
+    kept: list[tuple[int, ...]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        nats = loss.learnt_nats(whole, batch)
+        nats.backward()
+    assert nats > 0 and not any(shape[-1:] == (whole.config.vocab_size,) for shape in kept)
+
+
+def test_each_tokens_nats_may_be_weighed(model, examples):
+    """What preferences need: rows that pull and rows that push in one batch."""
+    batch = loss.collate([{"input_ids": e.ids, "labels": e.labels} for e in examples[:3]], pad_id=2)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    weights = [1.0, -0.5, 2.0]
+    nats = loss.token_nats(model, batch).split([e.learnt for e in examples[:3]])
+    sum(w * of_row.sum() for w, of_row in zip(weights, nats)).backward()
+    ours = {n: p.grad.clone() for n, p in trained.items()}
+    model.zero_grad()
+    sum(w * _plain(model, e) for w, e in zip(weights, examples)).backward()
+    for name, parameter in trained.items():
+        torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
 def test_row_losses_are_those_of_each_row_alone_and_in_the_given_order(model, examples):
     found = loss.row_losses(model, examples, pad_id=2)
     assert [n for _, n in found] == [20, 1, 40, 0]
@@ -70,9 +116,10 @@ def test_row_losses_are_those_of_each_row_alone_and_in_the_given_order(model, ex
 
 def test_a_batch_without_a_label_adds_nothing(model, examples):
     batch = loss.collate([{"input_ids": examples[3].ids, "labels": examples[3].labels}], pad_id=2)
-    nats = loss.learnt_nats(model, batch)
-    nats.backward()
-    assert nats.item() == 0.0
+    for trained in (model, model.requires_grad_(True)):  # the head frozen, then trained
+        nats = loss.learnt_nats(trained, batch)
+        nats.backward()
+        assert nats.item() == 0.0
 
 
 def test_the_mean_is_over_tokens_not_over_rows():
