@@ -10,8 +10,10 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import json
 import os
 import textwrap
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -82,6 +84,13 @@ class ModelRecipe:
 class TrainRecipe:
     """How it learns."""
 
+    method: str = _choice("lora", "lora", "rslora", "dora", "qlora", "qlora-8bit", "layers", "full")
+    """What of the model learns. lora: a small addition of a few MB, the model itself stays as it is; suits most.
+    rslora: the same for large ranks (64 and up). dora: the same in a finer way, a little closer to full, slower. qlora
+    and qlora-8bit: lora on a model that is kept at 4 or 8 bits, for large models on one NVIDIA GPU. layers: only its
+    last layers, without an addition. full: every weight; wants the most memory and a tenth of the learning rate."""
+    layers: int = _number(2, 1, 128)
+    """With the method layers, how many of the last layers learn; the final norm learns with them."""
     epochs: float = _number(3.0, 0.1, 100.0)
     """How often every row is seen. More learns harder and, past a point, by heart."""
     steps: int = _number(0, 0, 1_000_000)
@@ -114,6 +123,9 @@ class TrainRecipe:
     """Prompts that the model answers while it trains; empty takes two from the held-out rows."""
     seed: int = _number(0, 0, 2**31 - 1)
     """Seed of the adapter's first weights and of the order of the rows."""
+    extra: dict[str, Any] = field(default_factory=dict, hash=False)
+    """Any other training argument of TRL and transformers, by its own name, as in `weight_decay: 0.01`. For those who
+    know what they look for; a name that does not exist is refused."""
 
 
 @dataclass(frozen=True)
@@ -218,10 +230,13 @@ class _Strict(yaml.SafeLoader):
 
 def to_dict(recipe: Any) -> dict[str, Any]:
     """Plain values, tuples as lists: what YAML and JSON hold."""
-    return {
-        f.name: to_dict(v) if is_dataclass(v := getattr(recipe, f.name)) else list(v) if isinstance(v, tuple) else v
-        for f in fields(recipe)
-    }
+    return {f.name: _plain(getattr(recipe, f.name)) for f in fields(recipe)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_dict(value)
+    return list(value) if isinstance(value, tuple) else deepcopy(value)
 
 
 def from_dict(value: Any) -> Recipe:
@@ -240,10 +255,9 @@ def dump(recipe: Recipe) -> str:
         lines += [f"# {inspect.getdoc(type(part))}", f"{section.name}:"]
         for knob in fields(part):
             value = getattr(part, knob.name)
-            plain = {knob.name: list(value) if isinstance(value, tuple) else value}
+            plain = {knob.name: _plain(value)}
             lines += [f"  # {line}" for line in textwrap.wrap(docs(type(part))[knob.name], 110)]
-            texts = value if isinstance(value, tuple) else (value,)
-            readable = not any(mark in str(text) for text in texts for mark in _ODD_BREAKS)
+            readable = not any(mark in json.dumps(plain, ensure_ascii=False) for mark in _ODD_BREAKS)
             entry = yaml.safe_dump(plain, allow_unicode=readable, default_flow_style=False, width=110)
             lines += [f"  {line}" if line else "" for line in entry.rstrip("\n").split("\n")]
         lines.append("")
@@ -281,6 +295,8 @@ def _section(cls: type, value: Any, where: str) -> Any:
 
 
 def _value(kind: Any, value: Any, limits: Any, place: str) -> Any:
+    if get_origin(kind) is dict:
+        return _mapping(value, place)
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         if not isinstance(value, list) or not all(isinstance(v, item) for v in value):
@@ -299,6 +315,18 @@ def _value(kind: Any, value: Any, limits: Any, place: str) -> Any:
     if "options" in limits and value not in limits["options"]:
         raise FTError(f"{place} is {value!r}", f"It is one of {', '.join(limits['options'])}.")
     return value
+
+
+def _mapping(value: Any, place: str) -> dict[str, Any]:
+    try:
+        text = json.dumps(value)  # dates and sets are YAML too, and no value of a training argument
+    except (TypeError, ValueError):
+        raise FTError(
+            f"{place}: {value!r} cannot be kept", "Give numbers, texts, true, false, lists of these."
+        ) from None
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise FTError(f"{place} is names with values, not {value!r}", "One a line, as in `weight_decay: 0.01`.")
+    return json.loads(text)
 
 
 def _refuse_absolute(path: str, place: str) -> None:
