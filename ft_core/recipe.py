@@ -119,6 +119,12 @@ class TrainRecipe:
     """Steps between held-out losses and sample answers; 0 does it about six times a run."""
     save_every: int = _number(0, 0, 100_000)
     """Steps between checkpoints, which a resume goes on from; 0 does it about six times a run."""
+    keep: str = _choice("best", "best", "last")
+    """Which weights become the adapter: best takes those of the lowest held-out loss (best checkpoint), last those of the
+    last step. Without held-out rows it is the last step."""
+    patience: int = _number(0, 0, 1000)
+    """End the training once the held-out loss has not got lower for so many looks in a row (early stopping); 0 never
+    ends it early."""
     probes: tuple[str, ...] = ()
     """Prompts that the model answers while it trains; empty takes two from the held-out rows."""
     seed: int = _number(0, 0, 2**31 - 1)
@@ -201,8 +207,13 @@ def load(path: Path) -> Recipe:
 
 def parse(text: str, where: str = "the recipe") -> Recipe:
     """Strict: an unknown key, a wrong type, a value out of range and an absolute path are errors."""
+    return _section(Recipe, strict_yaml(text, where), where)
+
+
+def strict_yaml(text: str, where: str) -> Any:
+    """The plain values of a YAML text. Raises FTError that says where it breaks, or which key stands twice."""
     try:
-        value = yaml.load(text, _Strict)
+        return yaml.load(text, _Strict)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
@@ -212,7 +223,6 @@ def parse(text: str, where: str = "the recipe") -> Recipe:
         ) from None
     except RecursionError:
         raise FTError(f"{where} is nested too deeply", "A recipe has sections, and fields in them.") from None
-    return _section(Recipe, value, where)
 
 
 class _Strict(yaml.SafeLoader):
