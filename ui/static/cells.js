@@ -153,7 +153,7 @@ addEventListener('pagehide', () => {
 table.addEventListener('copy', event => {
   if (typing || !inRows(event.target)) return;
   event.preventDefault();
-  const row = rowAt(focus.index), name = focus.col;
+  const row = nodeAt(focus.index)?.row ?? rowAt(focus.index), name = focus.col;  // as seen, also while it is asked for again
   if (selectedCount()) { copySelected(); return; }
   if (!row) return;
   if (row.cut.includes(name)) { ask('whole', row.id).then(found => found && toClipboard(found.row[name]).then(() => say('Cell copied'))); return; }
