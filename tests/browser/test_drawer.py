@@ -296,6 +296,7 @@ def test_replace_shows_what_changes_and_is_undone_at_once(app: App, tab, rows: S
     expect(dialog).to_be_hidden()
     assert turns(rows, 3)[0] == ("user", "When do you roast cof-cof?")
     assert turns(rows, 2)[3] == ("assistant", "Dark cof-cof.")
+    expect(page.locator(".g-row").nth(2)).to_contain_text("roast cof-cof?")
     page.click("[data-act=undo]")
     expect(page.locator(".g-row").nth(2)).to_contain_text("roast coffee?")
     assert [rows.get(id).conversation for id in (2, 3)] == list(ROWS[1:3])
