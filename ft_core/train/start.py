@@ -11,7 +11,7 @@ from ..data.freeze import freeze
 from ..data.store import Store
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
-from . import models
+from . import extra, models
 
 
 def start(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
@@ -29,6 +29,7 @@ def create(project: Project, wanted: Recipe, recipe_folder: Path | None = None) 
     """The job with its rows frozen, not yet started."""
     folder = recipe_folder or project.path
     models.require(wanted.model.base, wanted.model.revision, folder)
+    extra.check(wanted.train.extra)
     job = jobs.create(project, "train", wanted)
     with ExitStack() as unless_done:  # a refusal, or Ctrl-C while many rows are frozen, leaves no job behind
         unless_done.callback(shutil.rmtree, job.path)

@@ -18,7 +18,7 @@ from ..errors import FTError
 from ..recipe import TrainRecipe
 from ..render import Rendered
 from ..workspace import Job
-from . import checkpoints
+from . import checkpoints, extra
 from .loss import collate, learnt_nats
 from .model import CHECKPOINTED_FROM
 from .plan import Plan, micro_batches
@@ -152,7 +152,8 @@ class _Moments(TrainerCallback):
 
 
 def _arguments(model: PeftModel, recipe: TrainRecipe, plan: Plan, job: Job) -> SFTConfig:
-    return SFTConfig(
+    """Raises FTError when what the recipe hands through is not to their liking."""
+    arguments = dict(
         output_dir=str(job.checkpoints),
         max_steps=plan.steps,
         per_device_train_batch_size=min(recipe.micro_batch, recipe.batch_size),
@@ -180,3 +181,11 @@ def _arguments(model: PeftModel, recipe: TrainRecipe, plan: Plan, job: Job) -> S
         remove_unused_columns=False,
         dataloader_pin_memory=False,
     )
+    extra.check(recipe.extra)
+    try:
+        return SFTConfig(**arguments | recipe.extra)
+    except (ValueError, TypeError, ImportError) as error:
+        if not recipe.extra:
+            raise
+        what = str(error).splitlines()[0]
+        raise FTError(f"extra: these training arguments are refused: {what}", "Change train: extra.") from None

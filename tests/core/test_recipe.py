@@ -30,6 +30,9 @@ def values(section: type) -> dict[str, st.SearchStrategy]:
             found[knob.name] = st.lists(RELATIVE, max_size=3).map(tuple) if knob.name == "files" else RELATIVE
         elif get_origin(kind) is tuple:
             found[knob.name] = st.lists(TEXT, max_size=3).map(tuple)
+        elif get_origin(kind) is dict:
+            plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXT
+            found[knob.name] = st.dictionaries(TEXT, plain | st.lists(plain, max_size=2), max_size=3)
         elif "options" in limits:
             found[knob.name] = st.sampled_from(limits["options"])
         elif kind is int:
@@ -96,6 +99,9 @@ def test_values_outside_are_refused_with_field_and_range(name, section):
         ("train: {schedule: round}", "schedule is 'round'", "It is one of cosine, linear, constant."),
         ("train: {probes: one}", "probes is a list of text", ""),
         ("train: {probes: [1]}", "probes is a list of text", ""),
+        ("train: {extra: [1]}", "train: extra is names with values, not [1]", "weight_decay"),
+        ("train: {extra: {1: 2}}", "extra is names with values", ""),
+        ("train: {extra: {a: 2020-01-01}}", "cannot be kept", "numbers, texts"),
         ("data: {system: 3}", "system is text, not 3", ""),
         ("train: [1]", "train: a list of fields is expected", "One a line"),
         ("- 1", "my.yaml: a list of fields is expected", "One a line"),

@@ -51,8 +51,8 @@ def _rows() -> list[Conversation]:
     ]
 
 
-def _project(workspace: Workspace) -> Project:
-    made = workspace.project("lighthouse", create=True)
+def _project(workspace: Workspace, name: str = "lighthouse") -> Project:
+    made = workspace.project(name, create=True)
     with Store(made.data) as store:
         store.set_system(SYSTEM)
         store.add(_rows())
