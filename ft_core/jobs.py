@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -192,21 +193,21 @@ def wait(job: Job) -> JobView:
 
 @contextlib.contextmanager
 def machine(workspace: Workspace, holder: str, give_up: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-    """Holds the machine for heavy work: one job of an FT_HOME at a time, the others wait here.
+    """Holds the machine for heavy work: one job of an FT_HOME at a time, the others wait here, first come first served.
 
     Yields False when `give_up()` became true while waiting. The system frees the lock when the process ends, however
     it ends.
     """
     lock = filelock.FileLock(str(workspace.machine_lock))
     note = workspace.machine_lock.with_suffix(".json")
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except filelock.Timeout:
+    with _place_in_line(workspace) as place:
+        while not (held := _is_first(place) and _acquired(lock)):
             if give_up():
-                yield False
-                return
+                break
+            time.sleep(0.1)
+    if not held:
+        yield False
+        return
     try:
         mine = {"holder": holder, "pid": os.getpid(), "created": psutil.Process().create_time()}
         write_whole(note, json.dumps(mine))
@@ -214,6 +215,40 @@ def machine(workspace: Workspace, holder: str, give_up: Callable[[], bool] = lam
     finally:
         note.unlink(missing_ok=True)
         lock.release()
+
+
+def _acquired(lock: filelock.FileLock) -> bool:
+    try:
+        lock.acquire(timeout=0.5)
+    except filelock.Timeout:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _place_in_line(workspace: Workspace) -> Iterator[Path]:
+    """A file that says who waits since when: its name is the start of this process (unix s), its id, its thread."""
+    line = workspace.machine_line
+    line.mkdir(exist_ok=True)
+    place = line / f"{psutil.Process().create_time():017.3f} {os.getpid()} {threading.get_ident()}"
+    place.touch()
+    try:
+        yield place
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _is_first(place: Path) -> bool:
+    """Whether nobody who waits longer is alive; the places of the dead are cleared away."""
+    for before in sorted(place.parent.iterdir()):
+        if before.name >= place.name:
+            break
+        created, pid, _ = before.name.split()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if abs(psutil.Process(int(pid)).create_time() - float(created)) < 0.01:
+                return False
+        before.unlink(missing_ok=True)
+    return True
 
 
 def machine_holder(workspace: Workspace) -> str:
@@ -227,13 +262,13 @@ def machine_holder(workspace: Workspace) -> str:
 
 
 def trained(project: Project, id: str = "") -> Job:
-    """The training `id`, or the newest one that left an adapter. Raises FTError when there is none."""
+    """The training `id`, or the newest one that left a model. Raises FTError when there is none."""
     candidates = [project.job(id)] if id else project.jobs()
     for job in candidates:
-        if (job.adapter / "adapter_model.safetensors").exists():
+        if any((job.adapter / name).exists() for name in ("adapter_model.safetensors", "trained.safetensors")):
             seen = view(job)
             if seen.kind == "train" and seen.state in (State.FINISHED, State.STOPPED):
                 return job
     if id:
-        raise FTError(f"job {id} has no finished adapter", "Wait until it is done, or resume it.")
+        raise FTError(f"job {id} has left no model yet", "Wait until it is done, or resume it.")
     raise FTError(f"nothing is trained yet in {project.name}", "Train first.")

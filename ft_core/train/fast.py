@@ -17,9 +17,13 @@ from torch import Tensor
 
 
 def use_fast_lora(model: PeftModel) -> None:
-    """Makes the model's one adapter compute this way from now on; one with dropout stays as it is."""
+    """Makes the model's one adapter compute this way from now on; one with dropout, and DoRA, stay as they are."""
     for module in model.modules():
-        if isinstance(module, Linear) and isinstance(module.lora_dropout["default"], torch.nn.Identity):
+        if (
+            isinstance(module, Linear)
+            and not module.lora_variant
+            and isinstance(module.lora_dropout["default"], torch.nn.Identity)
+        ):
             module.forward = MethodType(_forward, module)
 
 

@@ -97,21 +97,24 @@ def mean_loss(losses: list[tuple[float, int]]) -> float | None:
 def fp32_arithmetic(model: nn.Module) -> Iterator[None]:
     """Computes in fp32 whatever the weights are stored in: each module's are widened while it runs.
 
-    One module at a time, so that no second copy of the model is in memory.
+    One module at a time, so that no second copy of the model is in memory. A base at 4 or 8 bits computes as ever.
     """
     stored: dict[nn.Module, dict[str, Tensor]] = {}
 
     def widen(module: nn.Module, _: Any) -> None:
-        stored[module] = {name: p.data for name, p in module.named_parameters(recurse=False)}
-        for p in module.parameters(recurse=False):
+        stored[module] = {name: p.data for name, p in module.named_parameters(recurse=False) if is_narrow(p)}
+        for p in filter(is_narrow, module.parameters(recurse=False)):
             p.data = p.data.float()
 
     def restore(module: nn.Module, *_: Any) -> None:
         for name, data in stored.pop(module).items():
             getattr(module, name).data = data
 
-    narrow = [m for m in model.modules() if any(p.dtype != torch.float32 for p in m.parameters(recurse=False))]
-    hooks = [m.register_forward_pre_hook(widen) for m in narrow]
+    def is_narrow(p: Tensor) -> bool:
+        return p.is_floating_point() and p.dtype != torch.float32  # whole numbers are a base at 4 or 8 bits
+
+    narrow = [m for m in model.modules() if any(map(is_narrow, m.parameters(recurse=False)))]
+    hooks = [m.register_forward_pre_hook(widen, prepend=True) for m in narrow]
     hooks += [m.register_forward_hook(restore, always_call=True) for m in narrow]
     try:
         yield

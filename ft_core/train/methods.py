@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 
+from ..errors import FTError
 from ..machine import Machine
 from ..recipe import TrainRecipe
 
@@ -33,9 +34,14 @@ def why_not(method: str, machine: Machine) -> str:
     return ""
 
 
-def what_instead(method: str) -> str:
-    """The hint that goes with `why_not`."""
-    return f"Choose the method lora and a smaller model, or run {method} on a GPU with `pip install bitsandbytes`."
+WHAT_INSTEAD = "Choose the method lora, or train on a machine with an NVIDIA GPU and `pip install bitsandbytes`."
+"""The hint that goes with `why_not`."""
+
+
+def require(method: str, machine: Machine) -> None:
+    """Raises FTError when `machine` cannot train so."""
+    if why := why_not(method, machine):
+        raise FTError(why, WHAT_INSTEAD)
 
 
 def advice(train: TrainRecipe) -> list[tuple[str, str]]:

@@ -1,18 +1,22 @@
-"""The model in memory: where it computes, in which arithmetic, and with which adapter."""
+"""The model in memory: where it computes, in which arithmetic, and what of it learns."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from ..errors import FTError
 from ..machine import this_machine
 from ..recipe import TrainRecipe
+from . import methods
+from .fast import use_fast_lora
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKPOINTED_FROM = 1_000_000_000
@@ -52,27 +56,91 @@ def use_one_gpu() -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
 
 
-def load_base(folder: Path, precision: str, device: torch.device, attention: str = "sdpa") -> PreTrainedModel:
-    """The base model, frozen, in `precision` (a key of DTYPES). Raises FTError when it is not a causal chat model."""
+def load_base(
+    folder: Path, precision: str, device: torch.device, attention: str = "sdpa", method: str = "lora"
+) -> PreTrainedModel:
+    """The base model, frozen, in `precision` (a key of DTYPES): whole in fp32 for `full`, at 4 or 8 bits for qlora.
+
+    Raises FTError when it is not a causal chat model.
+    """
+    stored = {"dtype": torch.float32 if method == "full" else DTYPES[precision]}
+    if method in methods.QUANTIZED:
+        stored |= {"quantization_config": _quantized(method, precision), "device_map": {"": device}}
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=DTYPES[precision], attn_implementation=attention, local_files_only=True
+            folder, attn_implementation=attention, local_files_only=True, **stored
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise FTError(
             f"{folder.name} cannot be loaded: {str(error).splitlines()[0]}", "Choose another base model."
         ) from None
-    return model.to(device).requires_grad_(False)
+    if method not in methods.QUANTIZED:  # bitsandbytes puts its weights where they belong, and they do not move
+        model.to(device)
+    return model.requires_grad_(False)
+
+
+def _quantized(method: str, precision: str) -> BitsAndBytesConfig:
+    """QLoRA's own settings (Dettmers et al., 2023), or LLM.int8."""
+    if methods.QUANTIZED[method] == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[precision],
+    )
+
+
+def learning(model: PreTrainedModel, recipe: TrainRecipe) -> PeftModel | PreTrainedModel:
+    """`model` with what the recipe's method trains: a fresh adapter, its last layers, or all of it; in fp32.
+
+    Raises FTError when the model has fewer layers than are to learn.
+    """
+    if methods.leaves_adapter(recipe.method):
+        tuned = add_adapter(model, recipe)
+        use_fast_lora(tuned)
+        return tuned
+    if recipe.method == "layers":
+        _open_last(model, recipe.layers)
+    else:
+        model.requires_grad_(True)
+    return model
 
 
 def add_adapter(model: PreTrainedModel, recipe: TrainRecipe) -> PeftModel:
-    """A fresh LoRA adapter in fp32 on every linear layer but the head; the seed decides its first weights."""
+    """A fresh adapter in fp32 on every linear layer but the head; the seed decides its first weights."""
     torch.manual_seed(recipe.seed)
     lora = LoraConfig(
         r=recipe.rank,
         lora_alpha=recipe.alpha,
         lora_dropout=recipe.dropout,
+        use_rslora=recipe.method == "rslora",
+        use_dora=recipe.method == "dora",
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, lora)
+
+
+def _open_last(model: PreTrainedModel, count: int) -> None:
+    """Lets the last `count` layers and the final norm learn, in fp32, whatever those before and the head are in."""
+    parts = list(model.base_model.children())
+    at = next((i for i, part in enumerate(parts) if isinstance(part, nn.ModuleList)), None)
+    if at is None:
+        raise FTError(f"the layers of a {type(model).__name__} are not found", "Choose the method lora or full.")
+    layers = parts[at]
+    if count > len(layers):
+        raise FTError(
+            f"{count} layers are to learn, and this model has {len(layers)}", "Lower layers, or choose full."
+        )
+    for part in (*layers[-count:], *parts[at + 1 :]):
+        part.float().requires_grad_(True)
+    # What passes from the narrow layers into these, and from these into the head, is in the arithmetic of the next.
+    layers[-count].register_forward_pre_hook(_into_own)
+    model.get_output_embeddings().register_forward_pre_hook(_into_own)
+
+
+def _into_own(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first argument, hidden states, in the arithmetic of the module's weights."""
+    hidden: Tensor = given[0]
+    return (hidden.to(next(module.parameters()).dtype), *given[1:])

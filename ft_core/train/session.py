@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -25,12 +26,12 @@ from .. import recipe
 from ..data.freeze import read_frozen
 from ..errors import FTError
 from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, Stopped
-from ..render import Renderer
+from ..machine import this_machine
+from ..render import Rendered, Renderer
 from ..workspace import Job, write_whole
-from . import base, checkpoints, probes, rows, weights
-from .fast import use_fast_lora
-from .loss import fp32_arithmetic, mean_loss, row_losses
-from .model import add_adapter, best_attention, best_device, best_precision, load_base, use_all_cores, use_one_gpu
+from . import base, checkpoints, faults, methods, probes, rows, weights
+from .loss import ROWS_AT_ONCE, fp32_arithmetic, mean_loss, row_losses
+from .model import best_attention, best_device, best_precision, learning, load_base, use_all_cores, use_one_gpu
 from .plan import Plan
 from .trainer import Trainer
 
@@ -48,32 +49,36 @@ class Session:
         self.must_end_within = must_end
         self.recipe = recipe.load(job.recipe)
         self.frozen = read_frozen(job.dataset)
+        self.torn = checkpoints.remove_torn(job)
         self.last = checkpoints.last_whole(job)
         self.step = checkpoints.step_of(self.last) if self.last else 0
         self.plan = Plan.of(sum(row.split == "train" for row in self.frozen), self.recipe.train)
         self.trainer: Trainer | None = None
         self.ended_early = False
+        self.clock = faults.Clock()
         self.look_seconds: list[float] = []
 
     def run(self) -> None:
         """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
         use_all_cores()
         use_one_gpu()
+        methods.require(self.recipe.train.method, this_machine())
         self._find_base()
         self._render_rows()
         self.say(Started(self.plan.steps))
+        self._say_how_it_goes_on()
         self._load_model()
         before = self._before()
-        self.model = add_adapter(self.model, self.recipe.train)
-        use_fast_lora(self.model)
+        self.model = learning(self.model, self.recipe.train)
         self.trainer = Trainer(self.model, self.tokenizer, self.train_rows, self.recipe.train, self.job, self)
         if self.step == 0:
             self._answer_probes()
-        if self.step < self.plan.steps and not self._is_stopped():
-            self.trainer.train(resume_from_checkpoint=str(self.last) if self.last else None)
+        if self.last:
+            self.trainer.state = self._state_of(self.last)
+        if not self._is_over() and not self._is_stopped():
+            self._train()
         elif self.last:
-            self.model.load_adapter(self.last, "default", is_trainable=True)
-            self.trainer.state = TrainerState.load_from_json(str(self.last / "trainer_state.json"))
+            weights.restore(self.model, self.last)
         if self.ended_early and not self._is_stopped():
             return  # the deadline: the next slice goes on from the checkpoint
         self._finish(before)
@@ -87,17 +92,19 @@ class Session:
             del values["grad_norm"]
         values |= {"tokens_per_s": figures["tokens"] / figures["seconds"], "memory_bytes": _memory_now()}
         self.say(Metric(step, values))
+        self._warn()
         self._progress("training")
 
-    def look(self, step: int) -> None:
+    def look(self, step: int) -> float | None:
         began = time.monotonic()
         self._progress("measuring the held-out rows")
-        if self.heldout_rows:
-            loss = mean_loss(row_losses(self.model, self.heldout_rows[:CURVE_ROWS], self.tokenizer.pad_token_id))
+        loss = mean_loss(self._losses(self.heldout_rows[:CURVE_ROWS]))
+        if loss is not None:
             self.say(Metric(step, {"heldout_loss": loss}))
         self._answer_probes()
         self.look_seconds.append(time.monotonic() - began)
         self._progress("training")
+        return loss
 
     def must_end(self, step: int) -> bool:
         seconds = self._step_seconds()
@@ -105,6 +112,9 @@ class Session:
             seconds += max(self.look_seconds, default=0.0)
         self.ended_early = self.must_end_within(2 * seconds + 1.0)  # the checkpoint takes about a second
         return self.ended_early
+
+    def named(self, indices: list[int]) -> list[int]:
+        return [self.train_ids[i] for i in indices]
 
     # --- the stations ---
 
@@ -125,10 +135,9 @@ class Session:
         """The frozen rows as this base sees them; what cannot be used is counted and named."""
         self.renderer = Renderer.of(self.base)
         found = rows.render(self.frozen, self.renderer, self.recipe.train)
-        self.train_rows, self.heldout_rows = found.train, found.heldout
-        if self.last is None:  # a resume has said it before
-            for text in found.left_out:
-                self.say(Note(text, "warning"))
+        self.train_rows, self.heldout_rows, self.train_ids = found.train, found.heldout, found.train_ids
+        for text in found.left_out:
+            self.say(Note(text, "warning"))
         if not self.train_rows:
             raise FTError("no row has anything to learn", "Rows need an answer that fits into max_length.")
         self.probes = probes.choose(self.frozen, self.recipe.train.probes)
@@ -145,7 +154,9 @@ class Session:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is never looked at: any token will do
         longest = max(len(row.ids) for row in self.train_rows)
-        self.model = load_base(self.base, self.recipe.train.precision, device, best_attention(device, longest))
+        train = self.recipe.train
+        attention = best_attention(device, longest)
+        self.model = load_base(self.base, train.precision, device, attention, train.method)
 
     def _before(self) -> dict[str, float | None]:
         """The untouched base's held-out loss and the seconds that took; measured once a job."""
@@ -153,30 +164,72 @@ class Session:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         began = time.monotonic()
-        found = {"loss": self._measure(0), "seconds": time.monotonic() - began}
+        loss, of_curve = self._measure()
+        if loss is not None:
+            self.say(Metric(0, {"heldout_loss": of_curve}))
+        found = {"loss": loss, "seconds": time.monotonic() - began}
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(found))
         return found
 
-    def _measure(self, step: int) -> float | None:
-        """The held-out loss in fp32, of all rows; the curve gets its point from the same rows as always."""
-        if not self.heldout_rows:
-            return None
+    def _train(self) -> None:
+        """Raises OutOfMemory when the rows in memory at once are too many."""
+        try:
+            self.trainer.train(resume_from_checkpoint=str(self.last) if self.last else None)
+        except (RuntimeError, MemoryError) as error:
+            if not faults.is_out_of_memory(error):
+                raise
+            raise faults.OutOfMemory(self.step) from None
+
+    def _measure(self) -> tuple[float | None, float | None]:
+        """The held-out loss in fp32: of all rows, and of those that the curve is measured on."""
         self._progress("measuring the held-out rows")
         with fp32_arithmetic(self.model):
-            losses = row_losses(self.model, self.heldout_rows, self.tokenizer.pad_token_id)
-        self.say(Metric(step, {"heldout_loss": mean_loss(losses[:CURVE_ROWS])}))
-        return mean_loss(losses)
+            losses = self._losses(self.heldout_rows)
+        return mean_loss(losses), mean_loss(losses[:CURVE_ROWS])
+
+    def _losses(self, rows: list[Rendered]) -> list[tuple[float, int]]:
+        """As row_losses, with fewer rows at once where memory asks for it."""
+        at_once = len(rows)
+        while True:
+            try:
+                parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once or 1)]
+                return [found for part in parts for found in row_losses(self.model, part, self.tokenizer.pad_token_id)]
+            except (RuntimeError, MemoryError) as error:
+                if not faults.is_out_of_memory(error):
+                    raise
+                at_once = self._fewer(at_once)
+
+    def _fewer(self, at_once: int) -> int:
+        """Half as many held-out rows in memory; said. Raises FTError when there is one already."""
+        at_once = min(at_once, ROWS_AT_ONCE)
+        if at_once == 1:
+            raise FTError(
+                "memory ran out while the held-out rows were measured, with one row in memory at once",
+                f"Shorten the longest conversation (max_length, now {self.recipe.train.max_length}) or choose a "
+                "smaller base model.",
+            )
+        text = (
+            f"Memory ran out while {at_once} held-out rows were measured at once; they are measured {at_once // 2} at"
+        )
+        self.say(Note(f"{text} once. The figures are the same.", "warning"))
+        return at_once // 2
 
     def _answer_probes(self) -> None:
         self._progress("the first answers" if self.step == 0 else "asking the probe prompts")
-        answers = probes.answer(self.model, self.renderer, self.tokenizer.pad_token_id, self.probes)
+        try:
+            answers = probes.answer(self.model, self.renderer, self.tokenizer.pad_token_id, self.probes)
+        except (RuntimeError, MemoryError) as error:
+            if not faults.is_out_of_memory(error):
+                raise
+            self.say(Note(f"Memory ran out for the sample answers of step {self.step}; there are none.", "warning"))
+            return
         for messages, answer in zip(self.probes, answers):
             self.say(Sample(self.step, messages[-1].content, answer))
 
     def _finish(self, before: dict[str, float | None]) -> None:
-        """Saves the adapter, measures it and says how it went."""
-        stopped = self.step < self.plan.steps
+        """Measures what was learnt, keeps the best of it and says how it went."""
+        stopped = not self._is_over()
         result: dict[str, Any] = {
             "job": self.job.id,
             "state": "stopped" if stopped else "finished",
@@ -185,14 +238,19 @@ class Session:
             "adapter": "",
             "heldout_before": before["loss"],
             "heldout_after": None,
+            "best_step": None,
+            "kept_step": None,
         }
         if self.step:
-            self._progress("saving the adapter")
-            weights.save(self.model, self.base, self.base_name, self.job.adapter)
-            result["adapter"] = str(self.job.adapter)
             if not stopped or before["seconds"] <= STOP_PATIENCE_S:
-                result["heldout_after"] = self._measure(self.step)
-            if not stopped:
+                result |= self._keep()
+            else:
+                result["kept_step"] = self.step
+            self._progress("saving the adapter")
+            with faults.writing("the adapter", self.job.adapter.with_name(".adapter.part"), self.job):
+                weights.save(self.model, self.base, self.base_name, self.recipe.train, self.job.adapter)
+            result["adapter"] = str(self.job.adapter)
+            if not stopped and result["kept_step"] == self.step:  # of an earlier step, the look there asked them
                 self._answer_probes()
         steps = self.trainer.state.log_history
         seconds = sum(entry["seconds"] for entry in steps)
@@ -203,7 +261,70 @@ class Session:
         }
         self.say(Stopped(self.step, result) if stopped else Finished(result))
 
+    def _keep(self) -> dict[str, Any]:
+        """Measures the last step, puts the best one's weights into the model and says which; the result's part of it.
+
+        The looks on the way computed in the training's arithmetic, this one in fp32: where the choice hangs on that,
+        the two are equally good.
+        """
+        state, best = self.trainer.state, self.trainer.state.best_global_step
+        after, of_curve = self._measure()
+        if of_curve is None:
+            return {"kept_step": self.step}
+        self.say(Metric(self.step, {"heldout_loss": of_curve}))
+        if best is None or of_curve < state.best_metric:
+            best = self.step
+        kept = best if self.recipe.train.keep == "best" else self.step
+        if kept != self.step and not checkpoints.is_whole(checkpoints.folder(self.job, kept)):
+            self.say(Note(f"The checkpoint of step {kept}, the best one, is not there; the last is kept.", "warning"))
+            kept = self.step
+        if kept != self.step:
+            weights.restore(self.model, checkpoints.folder(self.job, kept))
+            after, _ = self._measure()
+            self.say(
+                Note(
+                    f"Kept is step {kept}, where the held-out loss was lowest (best checkpoint): "
+                    f"{state.best_metric:.3f}, and {of_curve:.3f} at step {self.step}."
+                )
+            )
+        return {"heldout_after": after, "best_step": best, "kept_step": kept}
+
     # --- small things ---
+
+    def _say_how_it_goes_on(self) -> None:
+        for step in self.torn:
+            self.say(
+                Note(
+                    f"The checkpoint of step {step} was not written to its end and does not count; the training goes "
+                    f"on {checkpoints.whence(self.last)}.",
+                    "warning",
+                )
+            )
+        if self.last and (before := self._state_of(self.last).max_steps) != self.plan.steps:
+            self.say(
+                Note(
+                    f"The training was of {before} steps and is of {self.plan.steps} now: it goes on from step "
+                    f"{self.step}, at the learning rate that a training of {self.plan.steps} steps has there."
+                )
+            )
+
+    def _warn(self) -> None:
+        """Of a machine that slept, and of a loss that runs away."""
+        if asleep := self.clock.slept():
+            text = f"The machine slept for about {asleep / 60:.0f} minutes before step {self.step} was done"
+            self.say(Note(f"{text}; the training went on where it was."))
+        losses = [entry["loss"] for entry in self.trainer.state.log_history]
+        if text := faults.divergence(losses, self.recipe.train.learning_rate):
+            self.say(Note(text, "warning"))
+
+    @staticmethod
+    def _state_of(checkpoint: Path) -> TrainerState:
+        return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+
+    def _is_over(self) -> bool:
+        """Whether all steps are done, or the held-out loss has not got better for as long as the recipe waits."""
+        best = self.trainer.state.best_global_step
+        return self.step >= self.plan.steps or self.plan.ends_early(self.recipe.train.patience, best, self.step)
 
     def _is_stopped(self) -> bool:
         return self.job.stop.exists()

@@ -9,9 +9,10 @@ from pathlib import Path
 from .. import jobs, recipe
 from ..data.freeze import freeze
 from ..data.store import Store
+from ..machine import this_machine
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
-from . import extra, models
+from . import extra, methods, models
 
 
 def start(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
@@ -29,6 +30,7 @@ def create(project: Project, wanted: Recipe, recipe_folder: Path | None = None) 
     """The job with its rows frozen, not yet started."""
     folder = recipe_folder or project.path
     models.require(wanted.model.base, wanted.model.revision, folder)
+    methods.require(wanted.train.method, this_machine())
     extra.check(wanted.train.extra)
     job = jobs.create(project, "train", wanted)
     with ExitStack() as unless_done:  # a refusal, or Ctrl-C while many rows are frozen, leaves no job behind

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 from peft import PeftModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
 
+from ..recipe import TrainRecipe
+
+CHANGED = "trained.safetensors"
+"""Where no adapter was trained: the weights of the base that changed, under their names there, in fp32."""
+ABOUT = "trained.json"
+"""Beside CHANGED: which base they belong to, and how they were trained."""
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -19,16 +30,52 @@ _TOKENIZER_FILES = (
 )
 
 
-def save(model: PeftModel, base_folder: Path, base_name: str, into: Path) -> None:
-    """The adapter as safetensors, with the tokenizer and chat template it was trained with; whole or not at all."""
+def save(
+    model: PeftModel | PreTrainedModel, base_folder: Path, base_name: str, train: TrainRecipe, into: Path
+) -> None:
+    """What was trained as safetensors, with the tokenizer and chat template it was trained with; whole or not at all.
+
+    An adapter is as peft saves it; else there are CHANGED and ABOUT.
+    """
     part = into.with_name(".adapter.part")
     shutil.rmtree(part, ignore_errors=True)
-    # Until now it was the folder, where peft looks whether the vocabulary changed; a name would send it to the Hub.
-    model.peft_config["default"].base_model_name_or_path = base_name
-    model.save_pretrained(part, save_embedding_layers=False)
-    (part / "README.md").unlink(missing_ok=True)  # export writes a true one
+    if isinstance(model, PeftModel):
+        # Until now it was the folder, where peft looks whether the vocabulary changed; a name sends it to the Hub.
+        model.peft_config["default"].base_model_name_or_path = base_name
+        model.save_pretrained(part, save_embedding_layers=False)
+        (part / "README.md").unlink(missing_ok=True)  # export writes a true one
+    else:
+        part.mkdir()
+        changed = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        save_file(changed, part / CHANGED, {"format": "pt"})
+        about = {"method": train.method, "base_model_name_or_path": base_name}
+        about |= {"layers": train.layers} if train.method == "layers" else {}
+        (part / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     for name in _TOKENIZER_FILES:
         if (base_folder / name).exists():
             shutil.copyfile(base_folder / name, part / name)
     shutil.rmtree(into, ignore_errors=True)
     part.rename(into)
+
+
+def restore(model: PeftModel | PreTrainedModel, checkpoint: Path) -> None:
+    """Gives `model` the weights of a checkpoint of its own training."""
+    if isinstance(model, PeftModel):
+        model.load_adapter(checkpoint, "default", is_trainable=True)
+        return
+    for file in checkpoint.glob("model*.safetensors"):
+        model.load_state_dict(load_file(file, str(model.device)), strict=False)  # a tied head is not written twice
+
+
+def put(model: PreTrainedModel, folder: Path) -> None:
+    """Puts the weights of `folder` (CHANGED) in the place of the model's own, in its arithmetic, one at a time.
+
+    The tensors that stood there are left as they are, for whoever else holds them.
+    """
+    with safe_open(folder / CHANGED, "pt") as file:
+        for name in file.keys():
+            owner, _, leaf = name.rpartition(".")
+            old = model.get_parameter(name)
+            new = file.get_tensor(name).to(old.device, old.dtype)
+            setattr(model.get_submodule(owner), leaf, nn.Parameter(new, requires_grad=old.requires_grad))
+    model.tie_weights()
