@@ -71,6 +71,11 @@ class Workspace:
         """Held by the one process of this FT_HOME that does heavy work."""
         return self.home / "machine.lock"
 
+    @property
+    def machine_line(self) -> Path:
+        """A file for each process that waits for that lock."""
+        return self.home / "machine.line"
+
     def projects(self) -> list[str]:
         """Names, the one used last first."""
         found = [p for p in self.folder.glob("*/data.sqlite")]

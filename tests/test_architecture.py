@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("data", "generate", "train", "compare", "export")
-GROUND = ("conversation", "recipe", "events", "workspace", "jobs", "render", "teacher", "machine")
+GROUND = ("conversation", "recipe", "events", "workspace", "jobs", "about", "render", "teacher", "machine")
 FRONT_DOORS = ("__main__", "verbs", "verbs_data", "verbs_files", "verbs_give", "out", "work")
 HEAVY = {"torch", "transformers", "peft", "trl", "datasets", "accelerate", "unsloth"}
 
