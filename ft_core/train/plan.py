@@ -35,6 +35,12 @@ class Plan:
         """The steps after which the held-out loss is measured and the probes are answered; 0 is before training."""
         return [*range(0, self.steps, self.evaluate_every), self.steps]
 
+    def ends_early(self, patience: int, best: int | None, step: int) -> bool:
+        """Whether `patience` looks went by without a better held-out loss than that of the step `best`."""
+        if not patience or best is None:
+            return False
+        return step // self.evaluate_every - best // self.evaluate_every >= patience
+
 
 def micro_batches(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[list[int]]:
     """The order of one epoch: indices of rows, a list for each micro-batch. The same for the same seed and epoch.
@@ -54,3 +60,11 @@ def micro_batches(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[l
     if rest:
         steps.append(rest)
     return [step[i : i + recipe.micro_batch] for step in steps for i in range(0, len(step), recipe.micro_batch)]
+
+
+def rows_of(lengths: list[int], recipe: TrainRecipe, step: int) -> list[int]:
+    """The rows, as in micro_batches, whose losses made the update `step` (1 is the first)."""
+    epoch, at = divmod(step - 1, Plan.of(len(lengths), recipe).steps_an_epoch)
+    each = math.ceil(recipe.batch_size / recipe.micro_batch)
+    some = micro_batches(lengths, recipe, epoch)[at * each : (at + 1) * each]
+    return [row for rows in some for row in rows]

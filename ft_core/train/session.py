@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 

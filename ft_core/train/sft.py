@@ -6,15 +6,16 @@ as it needs. Every slice goes on from the last whole checkpoint and gives the sa
 
 from __future__ import annotations
 
+import gc
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from .. import recipe
 from ..data.freeze import frozen
-from ..events import Event, Progress
+from ..events import Event, Note, Progress, fold, read
 from ..workspace import Job
 from . import checkpoints
 from .plan import Plan
@@ -35,17 +36,23 @@ def train_slice(job: Job, deadline: float | None) -> Iterator[Event]:
     last = checkpoints.last_whole(job)
     steps = Plan.of(frozen(job.dataset).train, recipe.load(job.recipe).train).steps
     yield Progress(checkpoints.step_of(last) if last else 0, steps, None, "loading the libraries")
-    from .session import Session  # seconds of import, and something has been said by now
-
     said: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+    noted = {note.text for note in fold(read(job.events)[0]).notes}
     abandoned = threading.Event()
 
     def must_end(within_s: float) -> bool:
         late = deadline is not None and time.time() + within_s >= deadline
         return late or abandoned.is_set() or job.stop.exists()
 
+    def say(event: Event) -> None:
+        if isinstance(event, Note):
+            if event.text in noted:  # steps that are done again after a resume
+                return
+            noted.add(event.text)
+        said.put(event)
+
     with ThreadPoolExecutor(1, f"train {job.id}") as pool:
-        training = pool.submit(lambda: Session(job, said.put, must_end).run())
+        training = pool.submit(_train, job, say, must_end)
         training.add_done_callback(lambda _: said.put(None))
         try:
             while (event := said.get()) is not None:
@@ -53,3 +60,30 @@ def train_slice(job: Job, deadline: float | None) -> Iterator[Event]:
             training.result()  # raises here what was raised there
         finally:
             abandoned.set()
+
+
+def _train(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> None:
+    """Session after session, each with half as many rows in memory as the one before, until memory suffices."""
+    while (step := _full_at(job, say, must_end)) is not None:
+        from . import faults
+
+        say(Note(faults.halve(job, step), "warning"))
+
+
+def _full_at(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> int | None:
+    """One session; None once it went through, else the step after which memory ran out. Its memory is free then."""
+    import torch  # seconds of import, and something has been said by now
+
+    from . import faults
+    from .session import Session
+
+    try:
+        Session(job, say, must_end).run()
+        return None
+    except faults.OutOfMemory as full:
+        step = full.step
+    except (RuntimeError, MemoryError) as error:
+        raise faults.in_words(error, job) or error from None
+    gc.collect()  # the error's frames held the model, and the model holds itself
+    torch.cuda.empty_cache()
+    return step

@@ -18,10 +18,12 @@ from ..errors import FTError
 from ..recipe import TrainRecipe
 from ..render import Rendered
 from ..workspace import Job
-from . import checkpoints, extra
+from . import checkpoints, extra, faults, methods
 from .loss import collate, learnt_nats
 from .model import CHECKPOINTED_FROM
-from .plan import Plan, micro_batches
+from .plan import Plan, micro_batches, rows_of
+
+_ROWS_NAMED = 20
 
 
 class Watcher(Protocol):
@@ -30,15 +32,18 @@ class Watcher(Protocol):
     def stepped(self, step: int, figures: dict[str, float]) -> None:
         """A step is done: loss, grad_norm, learning_rate, epoch, tokens (without padding) and seconds."""
 
-    def look(self, step: int) -> None:
-        """The moment to measure and to ask, between two steps."""
+    def look(self, step: int) -> float | None:
+        """The moment to measure and to ask, between two steps. Returns the held-out loss; None without such rows."""
 
     def must_end(self, step: int) -> bool:
         """Whether to save and end after this step."""
 
+    def named(self, indices: list[int]) -> list[int]:
+        """The ids of rows to train, by which people know them."""
+
 
 class Trainer(SFTTrainer):
-    """Trains `model`, which has its adapter, and leaves checkpoints in the job's folder."""
+    """Trains what of `model` wants a gradient, and leaves checkpoints in the job's folder."""
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Trainer(SFTTrainer):
         watcher: Watcher,
     ):
         self.recipe = recipe
+        self.job = job
         self.plan = Plan.of(len(rows), recipe)
         self.lengths = [len(row.ids) for row in rows]
         self.watcher = watcher
@@ -64,6 +70,9 @@ class Trainer(SFTTrainer):
             callbacks=[_Moments(self)],
         )
         self.remove_callback(PrinterCallback)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # TRL narrows the adapter of a base at 4 or 8 bits
+                parameter.data = parameter.data.float()
 
     def get_train_dataloader(self) -> DataLoader:
         order = _Order(self.lengths, self.recipe)
@@ -93,22 +102,57 @@ class Trainer(SFTTrainer):
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         self.control.should_evaluate = False
-        self.watcher.look(self.state.global_step)
+        if (loss := self.watcher.look(self.state.global_step)) is not None:
+            self._weigh(loss)
         return {}
+
+    def _weigh(self, heldout_loss: float) -> None:
+        """The best step so far stands in the state, and so in every checkpoint: a resume finds the same one."""
+        if heldout_loss < (math.inf if self.state.best_metric is None else self.state.best_metric):
+            self.state.best_metric, self.state.best_global_step = heldout_loss, self.state.global_step
+            self.control.should_save |= self.recipe.keep == "best"
+        elif self.plan.ends_early(self.recipe.patience, self.state.best_global_step, self.state.global_step):
+            self.control.should_save = self.control.should_training_stop = True
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        step, best = self.state.global_step, self.state.best_global_step
+        checkpoints.make_room(self.job, step, best, self._checkpoint_bytes())
+        with faults.writing(f"the checkpoint of step {step}", checkpoints.folder(self.job, step), self.job):
+            super()._save_checkpoint(model, trial)
+        checkpoints.prune(self.job, best if self.recipe.keep == "best" else None)
+
+    def _checkpoint_bytes(self) -> int:
+        """At most: the weights that are saved, AdamW's two moments of those that learn, some words a step."""
+        learning = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
+        whole = sum(p.numel() * p.element_size() for p in self.model.parameters())
+        saved = learning if isinstance(self.model, PeftModel) else whole
+        return round(1.1 * (saved + 2 * learning)) + 2**20 + 500 * self.plan.steps
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The rate is that of this many steps, also where the checkpoint is of a training with another number."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint and isinstance(self.lr_scheduler, torch.optim.lr_scheduler.LambdaLR):
+            schedule = self.lr_scheduler
+            rates = [base * at(schedule.last_epoch) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas)]
+            schedule._last_lr = rates
+            for group, rate in zip(self.optimizer.param_groups, rates):
+                group["lr"] = rate
 
     def create_model_card(self, *args: Any, **options: Any) -> None:
         """Export writes one, of the finished model."""
 
     def _refuse_nonsense(self, logs: dict[str, float]) -> None:
         """Raises FTError when the step's figures are no numbers; fp16 skips such a gradient and lowers its scale."""
-        step, rate = self.state.global_step, self.recipe.learning_rate
+        step = self.state.global_step
         broken = "loss" if not math.isfinite(logs["loss"]) else "gradient"
         if broken == "gradient" and (self.args.fp16 or math.isfinite(logs["grad_norm"])):
             return
+        ids = self.watcher.named(rows_of(self.lengths, self.recipe, step))
+        rows = ", ".join(map(str, ids[:_ROWS_NAMED])) + (", ..." if len(ids) > _ROWS_NAMED else "")
         raise FTError(
-            f"the {broken} became {logs['loss' if broken == 'loss' else 'grad_norm']} at step {step}: "
+            f"the {broken} became {logs['loss' if broken == 'loss' else 'grad_norm']} at step {step}, of rows {rows}: "
             "the training broke down and was stopped, the last checkpoint is kept",
-            f"Train again with a lower learning rate, for example {rate / 5:.1g} instead of {rate:g}.",
+            f"{faults.lower(self.recipe.learning_rate)} If it breaks down there again, look at these rows.",
         )
 
 
@@ -169,11 +213,11 @@ def _arguments(model: PeftModel, recipe: TrainRecipe, plan: Plan, job: Job) -> S
         logging_nan_inf_filter=False,
         eval_strategy="no",
         save_strategy="no",
-        save_total_limit=checkpoints.KEPT,
         report_to="none",
         disable_tqdm=True,
         use_cpu=model.device.type == "cpu",
-        bf16=False,  # no autocast: the base is stored in the arithmetic it computes in
+        # A base that stays as it is computes in what it is stored in; weights that learn are fp32, cast as they go.
+        bf16=recipe.precision == "bf16" and not methods.leaves_adapter(recipe.method),
         fp16=recipe.precision == "fp16",
         gradient_checkpointing=model.num_parameters() >= CHECKPOINTED_FROM,
         max_length=None,
