@@ -93,10 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     _verb(sub, verbs.list_jobs, "the project's jobs, newest first", "jobs")
     for verb, text in (
         (verbs.stop, "stop a job after its current step; what it has is kept"),
-        (verbs.resume, "go on with a job that was stopped, failed or interrupted"),
         (verbs.show, "a job as it stands"),
     ):
         _verb(sub, verb, text).add_argument("job")
+    resume = _verb(sub, verbs.resume, "go on with a job that was stopped, failed or interrupted")
+    resume.add_argument("job")
+    resume.add_argument("--steps", type=int, metavar="N", help="of a training, also a finished one: until N in all")
     chat = _verb(sub, verbs.chat, "ask the model before and after training, in one batch")
     chat.add_argument("prompt")
     chat.add_argument("--side", choices=("before", "after", "both"), default="both")

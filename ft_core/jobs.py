@@ -138,12 +138,12 @@ def settle(job: Job, seen: JobView) -> JobView:
     latest = events.fold(events.read(job.events)[0])  # it may have ended between the two looks
     if latest.state.over:
         return latest
-    return replace(
-        latest,
-        state=State.INTERRUPTED,
-        error="The process ended without a word: it was killed, or the machine went down.",
-        hint="Resume goes on from the last checkpoint.",
-    )
+    if psutil.boot_time() > latest.updated_at:
+        error, hint = "The machine was restarted while this ran.", ""
+    else:
+        error = "The process ended without a word: it was killed, by hand or by a system that ran out of memory."
+        hint = " If memory is short, close what else uses it first."
+    return replace(latest, state=State.INTERRUPTED, error=error, hint=f"Resume goes on from what was kept last.{hint}")
 
 
 def stop(job: Job) -> None:
@@ -163,13 +163,18 @@ def stop_now(job: Job, wait_s: float = 5.0) -> None:
     psutil.wait_procs(family, timeout=wait_s)
 
 
-def resume(job: Job, secrets: dict[str, str] | None = None) -> None:
-    """Starts a job again that was stopped, failed or interrupted. Raises FTError when it runs or is done."""
+def resume(job: Job, secrets: dict[str, str] | None = None, finished_too: bool = False) -> None:
+    """Starts a job again that was stopped, failed or interrupted.
+
+    Raises FTError when it runs, and when it is finished and not `finished_too`.
+    """
     state = view(job).state
     if state in (State.RUNNING, State.QUEUED) and alive(job):
         raise FTError(f"job {job.id} is {state}", "Wait for it, or stop it first.")
-    if state is State.FINISHED:
-        raise FTError(f"job {job.id} is finished", "Start a new one to go further.")
+    if state is State.FINISHED and not finished_too:
+        raise FTError(
+            f"job {job.id} is finished", "Start a new one; a training can also be resumed with more steps (--steps)."
+        )
     kind = view(job).kind
     job.pid.unlink(missing_ok=True)  # that process is gone; the job waits for another, and is not interrupted
     writer = EventWriter(job.events)
@@ -193,7 +198,7 @@ def wait(job: Job) -> JobView:
 
 @contextlib.contextmanager
 def machine(workspace: Workspace, holder: str, give_up: Callable[[], bool] = lambda: False) -> Iterator[bool]:
-    """Holds the machine for heavy work: one job of an FT_HOME at a time, the others wait here, first come first served.
+    """Holds the machine for heavy work: one job of an FT_HOME at a time, first come first served.
 
     Yields False when `give_up()` became true while waiting. The system frees the lock when the process ends, however
     it ends.
@@ -267,7 +272,10 @@ def trained(project: Project, id: str = "") -> Job:
     for job in candidates:
         if any((job.adapter / name).exists() for name in ("adapter_model.safetensors", "trained.safetensors")):
             seen = view(job)
-            if seen.kind == "train" and seen.state in (State.FINISHED, State.STOPPED):
+            if seen.kind == "train" and (
+                seen.state in (State.FINISHED, State.STOPPED)
+                or (seen.state.over and seen.result.get("adapter"))  # what came after it was finished went wrong
+            ):
                 return job
     if id:
         raise FTError(f"job {id} has left no model yet", "Wait until it is done, or resume it.")

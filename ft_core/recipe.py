@@ -120,8 +120,8 @@ class TrainRecipe:
     save_every: int = _number(0, 0, 100_000)
     """Steps between checkpoints, which a resume goes on from; 0 does it about six times a run."""
     keep: str = _choice("best", "best", "last")
-    """Which weights become the adapter: best takes those of the lowest held-out loss (best checkpoint), last those of the
-    last step. Without held-out rows it is the last step."""
+    """Which weights are kept at the end: best takes those of the lowest held-out loss (best checkpoint), last those of
+    the last step. Without held-out rows it is the last step."""
     patience: int = _number(0, 0, 1000)
     """End the training once the held-out loss has not got lower for so many looks in a row (early stopping); 0 never
     ends it early."""

@@ -152,7 +152,13 @@ def stop(args: Arguments, workspace: Workspace, out: Out) -> None:
 def resume(args: Arguments, workspace: Workspace, out: Out) -> None:
     job = workspace.project(args.project).job(args.job)
     offset = job.events.stat().st_size
-    jobs.resume(job, {"api_key": os.environ.get("OPENAI_API_KEY", ""), "HF_TOKEN": os.environ.get("HF_TOKEN", "")})
+    secrets = {"api_key": os.environ.get("OPENAI_API_KEY", ""), "HF_TOKEN": os.environ.get("HF_TOKEN", "")}
+    if args.steps is None:
+        jobs.resume(job, secrets)
+    else:
+        from .train import start
+
+        start.go_on(job, args.steps, secrets)
     out.result(follow(job, out, offset))
 
 

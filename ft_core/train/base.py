@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import FTError
 from ..recipe import BUILTIN
 from ..workspace import BUILTIN_REPO, Workspace
 from . import download
@@ -24,6 +25,11 @@ def resolve(base: str, revision: str, workspace: Workspace, relative_to: Path, r
         return ensure_builtin(workspace, report)
     folder = relative_to / base
     if not folder.is_dir():
+        if ".." in Path(base).parts:  # a folder beside the recipe, which no name on the Hub is
+            raise FTError(
+                f"the base model {folder.name} is gone: its folder is not where it was",
+                "Put it back, then resume; everything else of the training is kept.",
+            )
         folder = download.snapshot(base, revision, report)
     download.require_whole(folder, public_name(base, relative_to))
     return folder.resolve()

@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import recipe
 from ..data.freeze import frozen
-from ..events import Event, Note, Progress, fold, read
+from ..events import Event, Finished, Note, Progress, Stopped, fold, read
 from ..workspace import Job
-from . import checkpoints
+from . import checkpoints, report
 from .plan import Plan
 
 
@@ -56,10 +56,20 @@ def train_slice(job: Job, deadline: float | None) -> Iterator[Event]:
         training.add_done_callback(lambda _: said.put(None))
         try:
             while (event := said.get()) is not None:
+                if isinstance(event, Finished | Stopped):
+                    yield from _report(job, event)
                 yield event
             training.result()  # raises here what was raised there
         finally:
             abandoned.set()
+
+
+def _report(job: Job, last: Event) -> Iterator[Event]:
+    """Before the last word, so that whoever hears that finds the report. A full disk costs the report alone."""
+    try:
+        report.write(job, last)
+    except OSError as error:
+        yield Note(f"The report could not be written: {error.strerror}.", "warning")
 
 
 def _train(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> None:

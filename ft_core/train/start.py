@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from .. import jobs, recipe
 from ..data.freeze import freeze
 from ..data.store import Store
+from ..errors import FTError
+from ..events import EventWriter, Note, State
 from ..machine import this_machine
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
-from . import extra, methods, models
+from . import checkpoints, extra, methods, models
 
 
 def start(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
@@ -24,6 +27,36 @@ def start(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -
     job = create(project, wanted, recipe_folder)
     jobs.start(job)
     return job
+
+
+def go_on(job: Job, steps: int, secrets: dict[str, str] | None = None) -> None:
+    """Goes on with a training, also a finished one, until it has made `steps` steps in all.
+
+    Weights and optimizer are those of its last checkpoint. The learning rate is from there on what it would have been
+    in a training planned for so many steps: where it had fallen to nothing it rises at once, and falls again. So the
+    first steps are those of the shorter plan, and the whole is not the same as one training of so many steps. One that
+    ended early waits no more (patience 0). Raises FTError when it runs, or has made so many steps.
+    """
+    seen = jobs.view(job)
+    if seen.kind != "train":
+        raise FTError(f"job {job.id} is no training", "Only a training has steps to go on to.")
+    if jobs.alive(job):
+        raise FTError(f"job {job.id} is {seen.state}", "Wait for it, or stop it first.")
+    last = checkpoints.last_whole(job)
+    done = checkpoints.step_of(last) if last else 0
+    if steps <= done:
+        raise FTError(f"job {job.id} has made {done} steps", "Give a number of steps beyond that.")
+    wanted = recipe.load(job.recipe)
+    train = recipe.checked(replace(wanted.train, steps=steps))
+    if seen.state is State.FINISHED and seen.result["steps"] < seen.total:
+        train = replace(train, patience=0)
+        writer = EventWriter(job.events)
+        writer.write(
+            Note("It had ended early; from here on it does not, however the held-out loss goes (patience 0).")
+        )
+        writer.close()
+    write_whole(job.recipe, recipe.dump(replace(wanted, train=train)))
+    jobs.resume(job, secrets, finished_too=True)
 
 
 def create(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
