@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..render import IGNORED, Rendered
+from .limits import CHUNK
 
-CHUNK = 256
-"""Tokens whose logits are in memory at once."""
 PAD_TO = 8
 """Lengths are padded to a multiple of this: what matrix kernels like."""
 ROWS_AT_ONCE = 8

@@ -17,12 +17,9 @@ from ..machine import this_machine
 from ..recipe import TrainRecipe
 from . import methods
 from .fast import use_fast_lora
+from .limits import SHORT
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-CHECKPOINTED_FROM = 1_000_000_000
-"""Parameters from which activations are computed again on the way back instead of kept (gradient checkpointing)."""
-SHORT = 256
-"""Tokens up to which a CPU is a seventh faster with plain attention, whose memory grows with their square."""
 
 
 def best_device() -> torch.device:

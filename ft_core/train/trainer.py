@@ -19,8 +19,8 @@ from ..recipe import TrainRecipe
 from ..render import Rendered
 from ..workspace import Job
 from . import checkpoints, extra, faults, methods
+from .limits import CHECKPOINTED_FROM
 from .loss import collate, learnt_nats
-from .model import CHECKPOINTED_FROM
 from .plan import Plan, micro_batches, rows_of
 
 _ROWS_NAMED = 20
