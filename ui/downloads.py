@@ -15,12 +15,14 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from ft_core import recipe
 from ft_core.conversation import Conversation
 from ft_core.data import folder, writing
 from ft_core.data.layout import SHAPES
 from ft_core.data.store import Store
 from ft_core.errors import FTError
 
+from .frame import Recipes
 from .session import House
 
 _PREFIX = "/gradio_api/ft"
@@ -55,7 +57,14 @@ def routes(house: House) -> list[Route]:
             raise FTError("there is no such file in this export", "Make the export again.")
         return FileResponse(path, filename=path.name)
 
-    return [Route(f"{_PREFIX}/rows", _told(rows)), Route(f"{_PREFIX}/made", _told(made))]
+    def recipe_file(request: Request) -> Response:
+        """The project's recipe, to be kept in git and run elsewhere."""
+        project = house.project(request, request.query_params.get("project", ""))
+        head = {"content-disposition": 'attachment; filename="recipe.yaml"'}
+        return PlainTextResponse(recipe.dump(Recipes().of(project)), headers=head)
+
+    given = {"rows": rows, "made": made, "recipe": recipe_file}
+    return [Route(f"{_PREFIX}/{name}", _told(endpoint)) for name, endpoint in given.items()]
 
 
 def _told(endpoint: Callable[[Request], Response]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import gradio as gr
@@ -48,9 +49,16 @@ class Recipes:
     """The project's recipe.yaml: the knobs as the person left them."""
 
     default: Recipe = field(default_factory=lambda: recipe.preset("Quick look"))
+    _read: dict[Path, tuple[str, Recipe]] = field(default_factory=dict)
 
     def of(self, project: Project) -> Recipe:
-        return recipe.load(project.recipe) if project.recipe.exists() else self.default
+        """Every poll asks; what a file says is understood once."""
+        if not project.recipe.exists():
+            return self.default
+        text = project.recipe.read_text(encoding="utf-8")
+        if self._read.get(project.path, ("",))[0] != text:
+            self._read[project.path] = (text, recipe.parse(text, where=str(project.recipe)))
+        return self._read[project.path][1]
 
     def keep(self, project: Project, wanted: Recipe) -> None:
         write_whole(project.recipe, recipe.dump(wanted))

@@ -74,6 +74,8 @@ class Page:
         self.turns = gr.State([0])
         demo.load(tell(self.load), [self.project], everything, **quiet)
         self.header.do(tell(self.do), [self.project, self.turns], everything, **quiet)
+        applied = self.parts["train"].file.applied
+        applied.change(tell(self.follow), [self.project], everything, **quiet)
         clock = gr.Timer(_TICK_S)
         places = {part.at for part in self.parts.values() if part.at}
         clock.tick(tell(self.tick), {self.project, self.stamp, self.turns, *places}, everything, **quiet)
@@ -106,6 +108,13 @@ class Page:
                 self.parts["train"].start_now(project)
                 return {**self.show(project), self.tabs: gr.Tabs(selected="train")}
         return {}
+
+    def follow(self, name: str, request: gr.Request) -> dict[Any, Any]:
+        """A whole recipe was taken on the Train tab: the knobs of the other tabs are in it too."""
+        project = self.house.project(request, name)
+        compare = self.parts["compare"].knobs.items()
+        wanted = self.recipes.of(project).compare
+        return {**self.parts["generate"].show(project), **{knob: getattr(wanted, name) for name, knob in compare}}
 
     def show(self, project: Project) -> dict[Any, Any]:
         """The whole page of a project, from disk."""

@@ -27,7 +27,8 @@ element.addEventListener('change', e => {
   if (e.target.matches('select[data-do]')) tell(e.target, {value: e.target.value});
   const form = e.target.closest('form[data-change]');
   if (form && !e.target.matches('[data-quiet]')) {
-    tell(form, {...Object.fromEntries(new FormData(form)), do: form.dataset.change, changed: e.target.name});
+    const ticked = [...form.querySelectorAll('[type=checkbox]:checked')].map(box => box.value);
+    tell(form, {...Object.fromEntries(new FormData(form)), do: form.dataset.change, changed: e.target.name, ticked});
   }
 });
 element.addEventListener('submit', e => {

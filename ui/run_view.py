@@ -84,15 +84,18 @@ def figures(view: JobView) -> list[Figure]:
 def _heldout(view: JobView) -> tuple[float | None, float | None]:
     if "heldout_after" in view.result:
         return view.result.get("heldout_before"), view.result["heldout_after"]
-    seen = [v["heldout_loss"] for _, v in sorted(view.metrics.items()) if "heldout_loss" in v]
-    return (seen[0], seen[-1]) if len(seen) > 1 else (None, None)
+    seen = [step for step, values in view.metrics.items() if "heldout_loss" in values]
+    if len(seen) < 2:
+        return None, None
+    return view.metrics[min(seen)]["heldout_loss"], view.metrics[max(seen)]["heldout_loss"]
 
 
 def _latest(view: JobView, *names: str) -> float | None:
     for name in names:
         if view.result.get(name):
             return view.result[name]
-    for _, values in sorted(view.metrics.items(), reverse=True):
+    for step in sorted(view.metrics, reverse=True):
+        values = view.metrics[step]
         for name in names:
             if values.get(name):
                 return values[name]
@@ -119,4 +122,7 @@ def samples_panel(view: JobView) -> str:
 def title(view: JobView) -> str:
     """One line of the list of runs: when, how it went, what it brought."""
     when = datetime.fromtimestamp(view.queued_at).strftime("%d %b, %H:%M") if view.queued_at else ""
-    return " · ".join(filter(None, [when, _WORDS[view.state], heldout_change(view)]))
+    state = "cancelled" if view.state is State.STOPPED and not view.step else _WORDS[view.state]
+    kept, steps = view.result.get("kept_step"), view.result.get("steps")
+    which = f"step {kept} of {steps} kept" if kept and kept != steps else ""
+    return " · ".join(filter(None, [when, state, heldout_change(view), which]))

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ft_core import events, jobs
+from ft_core import about, events, jobs
 from ft_core.events import JobView, State
 from ft_core.workspace import Job, Project
 
@@ -51,7 +51,7 @@ class Runs:
     def stamp(self, project: Project) -> str:
         """Changes whenever something a page shows of the project's jobs has: the pages' cheap question."""
         found = [(job, self.view(job)) for job in project.jobs()[:50]]
-        return ";".join(f"{job.id}:{view.state}:{view.updated_at:.3f}" for job, view in found)
+        return ";".join(f"{job.id}:{view.state}:{view.updated_at:.3f}:{about.read(job)}" for job, view in found)
 
 
 def usable(view: JobView) -> bool:

@@ -1,16 +1,15 @@
-"""Train: what will happen on the left, what does happen on the right. The right side only reads events."""
+"""Train: what will happen on the left; what does happen, on the right, is run_side.py."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any
 
 import gradio as gr
 
-from ft_core import jobs, recipe
+from ft_core import recipe
 from ft_core.errors import FTError
-from ft_core.events import JobView, State
 from ft_core.machine import Machine, this_machine
 from ft_core.recipe import BUILTIN, DataRecipe, Recipe, TrainRecipe
 from ft_core.train import models, preflight, start
@@ -18,15 +17,25 @@ from ft_core.train.preflight import Preflight
 from ft_core.workspace import Job, Project
 
 from . import knobs, say
-from .chart import chart, curves
 from .errors import told
 from .frame import Frame, Recipes, counts_stamp
 from .panel import draw, panel
-from .run_view import figures_panel, run_panel, samples_panel, title
+from .recipe_file import RecipeFile
+from .run_list import Looking
+from .run_side import RunSide
 
-_KNOBS = ("epochs", "steps", "learning_rate", "rank", "alpha", "dropout", "batch_size", "micro_batch", "max_length",
-          "warmup", "schedule", "precision", "evaluate_every", "save_every", "probes", "seed")  # fmt: skip
-_RUNS_SHOWN = 12
+_HEADINGS = {
+    "What learns": ("method", "learns", "layers", "rank", "alpha", "dropout", "beta"),
+    "How much and how fast": ("epochs", "steps", "learning_rate", "warmup", "schedule", "batch_size", "patience",
+                              "keep"),
+    "Memory and precision": ("micro_batch", "max_length", "precision"),
+}  # fmt: skip
+_REST = "Along the way"
+"""The heading of every field that the others do not name."""
+_NOT_OF_A_PRESET = ("method", "learns", "layers", "beta", "probes", "mirror", "extra")
+"""What is learnt and where it goes is the person's; a preset says how thoroughly."""
+_AFTER = "Train after this one"
+_MOST_WAITING = 5
 _ESTIMATED_ROWS = 20_000
 """Up to here the page looks at every row by itself, for what stands in the way and for the time of each preset."""
 
@@ -39,8 +48,11 @@ class TrainTab:
             with gr.Column(elem_classes="ft-in"):
                 self._inputs()
             with gr.Column(elem_classes="ft-out"):
-                self._outputs()
-        self.shown = [self.base, self.preset, self.heldout, *self.knobs.values(), *self._forecast(), *self._live()]
+                self.side = RunSide(frame)
+        self.at = self.side.at
+        self._left = [self.base, self.preset, self.heldout, *self.knobs.values(), *self.file.shown,
+                      *self._forecast()]  # fmt: skip
+        self.shown = [*self._left, self.preparing, *self.side.shown]
         self._listen()
 
     def _inputs(self) -> None:
@@ -48,64 +60,45 @@ class TrainTab:
                                 allow_custom_value=True, elem_id="base",
                                 info="Or the id of any chat model on the Hugging Face Hub.")  # fmt: skip
         self.preset = gr.Radio(list(recipe.PRESETS), label="How thorough", elem_id="preset", elem_classes="ft-list")
+        self.knobs = {}
         with gr.Accordion("Advanced", open=False, elem_id="advanced"):
-            self.knobs = {name: knobs.knob(TrainRecipe, name) for name in _KNOBS}
-            self.heldout = knobs.knob(DataRecipe, "heldout")
+            for heading, names in headings().items():
+                panel(draw("heading", text=heading))
+                with gr.Group():
+                    self.knobs |= {name: knobs.knob(TrainRecipe, name) for name in names}
+                    if heading == _REST:
+                        self.heldout = knobs.knob(DataRecipe, "heldout")
+        self.file = RecipeFile(self.frame, self.recipes)
         self.preparing = panel(elem_id="preparing")
         self.forecast = panel(elem_id="forecast")
         self.go = gr.Button("Train", variant="primary", elem_id="train")
         self.notice = panel(elem_id="train-notice")
 
-    def _outputs(self) -> None:
-        self.chosen = self.at = gr.Textbox(visible="hidden", elem_id="run")
-        with gr.Row(elem_classes="ft-status"):
-            self.state = panel(elem_id="run-state")
-            self.stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False, scale=0)
-            self.resume = gr.Button("Resume", size="sm", elem_id="resume", visible=False, scale=0)
-        self.figures = panel(elem_id="figures")
-        self.chart = chart()
-        self.samples = panel(elem_id="samples")
-        self.runs = panel(elem_id="runs")
-
     def _forecast(self) -> list[Any]:
         return [self.forecast, self.go, self.notice]
-
-    def _live(self) -> list[Any]:
-        return [self.preparing, self.chosen, self.state, self.stop, self.resume, self.figures, self.chart,
-                self.samples, self.runs]  # fmt: skip
 
     def _listen(self) -> None:
         tell = told(self.notice)
         name = self.frame.project
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        self.preset.input(tell(self.take_preset), [name, self.preset],
-                          [*self.knobs.values(), *self._forecast()], **quiet)  # fmt: skip
-        self.base.input(tell(self.take_base), [name, self.base], [self.preset, *self._forecast()], **quiet)
+        follows = [self.file.text, self.file.files, *self._forecast()]
+        self.preset.input(tell(self.take_preset), [name, self.preset], [*self.knobs.values(), *follows], **quiet)
+        self.base.input(tell(self.take_base), [name, self.base], [self.preset, *follows], **quiet)
         for field, widget in {**self.knobs, "heldout": self.heldout}.items():
-            gr.on([widget.input], tell(self._take(field)), [name, widget],
-                  [self.preset, *self._forecast()], **quiet)  # fmt: skip
-        everything = [*self._forecast(), *self._live()]
-        self.go.click(tell(self.train), [name], everything, **quiet)
-        self.stop.click(tell(self.end), [name, self.chosen], everything, **quiet)
-        self.resume.click(tell(self.go_on), [name, self.chosen], everything, **quiet)
-        self.runs.do(tell(self.pick), [name], everything, **quiet)
+            gr.on([widget.input], tell(self._take(field)), [name, widget], [self.preset, *follows], **quiet)
+        self.go.click(tell(self.train), [name, self.go], self.shown, **quiet)
+        self.side.listen(tell, self.shown, self.repeat)
+        self.file.listen(self.take_whole, self.shown)
 
     # --- what it shows
 
     def show(self, project: Project) -> dict[Any, Any]:
-        wanted = self.recipes.of(project)
-        return {
-            self.base: wanted.model.base,
-            self.preset: gr.Radio(self._choices(project, wanted), value=preset_of(wanted)),
-            self.heldout: wanted.data.heldout,
-            **self._knob_values(wanted),
-            **self._look(project, wanted),
-            self.notice: "",
-            **self._run(project, ""),
-        }
+        return {**self._settings(project), **self._prepared(project), self.notice: "", self.file.notice: "",
+                **self.side.show(project, Looking())}  # fmt: skip
 
     def tick(self, project: Project, at: str) -> dict[Any, Any]:
-        return {**self._look(project, self.recipes.of(project)), **self._run(project, at)}
+        return {**self._look(project, self.recipes.of(project)), **self._prepared(project),
+                **self.side.show(project, Looking.of(at))}  # fmt: skip
 
     def preparation(self, project: Project) -> str:
         """Changes as the built-in model comes."""
@@ -117,13 +110,28 @@ class TrainTab:
         time = self._preflight(project, self.recipes.of(project)).estimate
         return say.duration(time.seconds) if time else "2 min"
 
+    def _settings(self, project: Project) -> dict[Any, Any]:
+        """The left side as the project's recipe has it."""
+        wanted = self.recipes.of(project)
+        return {
+            self.base: wanted.model.base,
+            self.preset: gr.Radio(self._choices(project, wanted), value=preset_of(wanted)),
+            self.heldout: wanted.data.heldout,
+            **self._knob_values(wanted),
+            **self.file.show(project, wanted),
+            **self._look(project, wanted),
+        }
+
+    def _prepared(self, project: Project) -> dict[Any, Any]:
+        return {self.preparing: draw("preparing", told=models.prepare_status(project.workspace))}
+
     def _knob_values(self, wanted: Recipe) -> dict[Any, Any]:
         return {widget: knobs.shown(getattr(wanted.train, name)) for name, widget in self.knobs.items()}
 
     def _preflight(self, project: Project, wanted: Recipe) -> Preflight:
         """Kept while neither rows nor knobs change: it reads every row, up to a number of them."""
         ready = models.prepare_status(project.workspace).state
-        key = (project.path, counts_stamp(project), recipe.dump(wanted), ready)
+        key = (project.path, counts_stamp(project), wanted, ready)
         if key not in self._looked:
             if len(self._looked) > 50:
                 self._looked.clear()
@@ -148,12 +156,9 @@ class TrainTab:
             return {self.forecast: draw("error", message=error.message, hint=error.hint),
                     self.go: gr.Button("Train", interactive=False)}  # fmt: skip
         blocked = any(f.kind == "blocking" for f in look.findings)
-        running = self.frame.runs.newest(project, "train")
-        if running and not running[1].state.over:
-            button = gr.Button("Training is under way", interactive=False)
-        else:
-            time = f", about {say.duration(look.estimate.seconds)}" if look.estimate else ""
-            button = gr.Button(f"Train{time}", interactive=not blocked)
+        time = f", about {say.duration(look.estimate.seconds)}" if look.estimate else ""
+        text = f"{_AFTER if self._under_way(project) else 'Train'}{time}"
+        button = gr.Button(text, interactive=not blocked)
         return {self.forecast: draw("forecast", look=look, machine=self._memory), self.go: button}
 
     @cached_property
@@ -161,26 +166,9 @@ class TrainTab:
         machine = this_machine()
         return machine.gpu_memory_bytes or machine.memory_bytes
 
-    def _run(self, project: Project, chosen: str) -> dict[Any, Any]:
-        """The right side. `chosen` is a job's id, '' the newest."""
-        found = self.frame.runs.of_kind(project, "train")
-        told = models.prepare_status(project.workspace)
-        update: dict[Any, Any] = {self.preparing: draw("preparing", told=told)}
-        newest = found[0][0].id if found else ""
-        job, view = next(((j, v) for j, v in found if j.id == chosen), found[0] if found else (None, JobView()))
-        over = view.state.over
-        update |= {
-            self.chosen: chosen if chosen != newest else "",
-            self.state: run_panel(view) if job else draw("run_empty"),
-            self.figures: figures_panel(view),
-            self.stop: gr.Button(visible=bool(job) and not over),
-            self.resume: gr.Button(visible=bool(job) and over and view.state is not State.FINISHED),
-            self.chart: curves(view),
-            self.samples: samples_panel(view),
-            self.runs: draw("runs", runs=[(len(found) - i, j, v, title(v)) for i, (j, v) in
-                                          enumerate(found[:_RUNS_SHOWN])], chosen=job.id if job else ""),
-        }  # fmt: skip
-        return update
+    def _under_way(self, project: Project) -> int:
+        """How many trainings run or wait."""
+        return sum(not view.state.over for _, view in self.frame.runs.of_kind(project, "train"))
 
     # --- what a person does
 
@@ -188,17 +176,32 @@ class TrainTab:
         project = self.frame.open(request, name)
         wanted = with_preset(self.recipes.of(project), preset)
         self.recipes.keep(project, wanted)
-        return {**self._knob_values(wanted), **self._look(project, wanted)}
+        return {**self._knob_values(wanted), **self.file.show(project, wanted), **self._look(project, wanted)}
 
     def take_base(self, name: str, base: str, request: gr.Request) -> dict[Any, Any]:
         project = self.frame.open(request, name)
-        base = (base or BUILTIN).strip()
+        wanted = self.recipes.of(project)
+        wanted = replace(wanted, model=replace(wanted.model, base=(base or BUILTIN).strip()))
+        wanted = self._allowed(project, recipe.checked(wanted))
+        self.recipes.keep(project, wanted)
+        return {self.preset: gr.Radio(self._choices(project, wanted)), **self.file.show(project, wanted),
+                **self._look(project, wanted)}  # fmt: skip
+
+    def take_whole(self, project: Project, wanted: Recipe) -> dict[Any, Any]:
+        """A recipe as a file has it; every knob follows."""
+        self.recipes.keep(project, self._allowed(project, wanted))
+        return self._settings(project)
+
+    def repeat(self, project: Project, job: Job) -> dict[Any, Any]:
+        """The recipe of a run as the project's."""
+        return self.take_whole(project, recipe.rebase(recipe.load(job.recipe), job.path, project.path))
+
+    def _allowed(self, project: Project, wanted: Recipe) -> Recipe:
+        """Raises FTError for what a stranger may not ask of a Space's disk."""
+        base = wanted.model.base
         if self.frame.house.on_space and base != BUILTIN and (project.path / base).exists():
             raise FTError("On a Space a base model is one of the list or of the Hub.")
-        wanted = self.recipes.of(project)
-        wanted = recipe.from_dict(recipe.to_dict(replace(wanted, model=replace(wanted.model, base=base))))
-        self.recipes.keep(project, wanted)
-        return {self.preset: gr.Radio(self._choices(project, wanted)), **self._look(project, wanted)}
+        return wanted
 
     def _take(self, field: str):
         def take(name: str, value: Any, request: gr.Request) -> dict[Any, Any]:
@@ -206,46 +209,37 @@ class TrainTab:
             wanted = self.recipes.of(project)
             section = "data" if field == "heldout" else "train"
             wanted = replace(wanted, **{section: knobs.taken(getattr(wanted, section), field, value)})
-            self.recipes.keep(project, wanted)
-            return {self.preset: preset_of(wanted), **self._look(project, wanted)}
+            self.recipes.keep(project, self._allowed(project, wanted))
+            return {self.preset: preset_of(wanted), **self.file.show(project, wanted), **self._look(project, wanted)}
 
         return take
 
-    def train(self, name: str, request: gr.Request) -> dict[Any, Any]:
+    def train(self, name: str, said: str, request: gr.Request) -> dict[Any, Any]:
+        """`said` is what stood on the button: only who was told that this one waits gets one that waits."""
         project = self.frame.open(request, name)
-        self.start_now(project)
-        return {**self._look(project, self.recipes.of(project)), **self._run(project, "")}
+        self.start_now(project, waits=said.startswith(_AFTER))
+        return {**self._look(project, self.recipes.of(project)), **self.side.show(project, Looking())}
 
-    def start_now(self, project: Project) -> Job:
-        """Starts a training by the project's recipe. Raises FTError when one is under way, or it cannot begin."""
-        running = self.frame.runs.newest(project, "train")
-        if running and not running[1].state.over:
+    def start_now(self, project: Project, waits: bool = False) -> Job:
+        """Starts a training by the project's recipe. Raises FTError when it cannot begin, and when one is under way
+        that it does not want to wait for."""
+        under_way = self._under_way(project)
+        if under_way and not waits:
             raise FTError("A training is under way in this project.", "Wait for it, or stop it first.")
+        if under_way > _MOST_WAITING:
+            raise FTError(f"{under_way - 1} trainings wait already.", "Cancel one of them, or wait for the first.")
         wanted = self.recipes.of(project)
         self.recipes.keep(project, wanted)
         return start.start(project, wanted)
 
-    def end(self, name: str, chosen: str, request: gr.Request) -> dict[Any, Any]:
-        project = self.frame.open(request, name)
-        jobs.stop(self._job(project, chosen))
-        return {self.stop: gr.Button("Stopping …", interactive=False)}
 
-    def go_on(self, name: str, chosen: str, request: gr.Request) -> dict[Any, Any]:
-        project = self.frame.open(request, name)
-        jobs.resume(self._job(project, chosen))
-        return self._run(project, chosen)
-
-    def pick(self, name: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
-        project = self.frame.open(request, name)
-        return self._run(project, event.job)
-
-    def _job(self, project: Project, chosen: str) -> Job:
-        if chosen:
-            return project.job(chosen)
-        newest = self.frame.runs.newest(project, "train")
-        if newest is None:
-            raise FTError("Nothing was trained here yet.")
-        return newest[0]
+def headings() -> dict[str, list[str]]:
+    """Every field of a training under its heading, in the order of the recipe."""
+    known = {name: heading for heading, names in _HEADINGS.items() for name in names}
+    found: dict[str, list[str]] = {heading: [] for heading in (*_HEADINGS, _REST)}
+    for field in fields(TrainRecipe):
+        found[known.get(field.name, _REST)].append(field.name)
+    return found
 
 
 def base_models(machine: Machine) -> list[tuple[str, str]]:
@@ -260,8 +254,9 @@ def base_models(machine: Machine) -> list[tuple[str, str]]:
 
 
 def with_preset(wanted: Recipe, name: str) -> Recipe:
-    """The recipe with the preset's training; the person's prompts to watch are kept."""
-    return replace(wanted, train=replace(recipe.preset(name).train, probes=wanted.train.probes))
+    """The recipe with the preset's training; what a preset does not decide is kept."""
+    kept = {f.name: getattr(wanted.train, f.name) for f in fields(TrainRecipe) if f.name in _NOT_OF_A_PRESET}
+    return replace(wanted, train=replace(recipe.preset(name).train, **kept))
 
 
 def preset_of(wanted: Recipe) -> str | None:

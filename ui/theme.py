@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.themes.utils import colors, sizes
 
 STATIC = Path(__file__).parent / "static"
-STYLES = [STATIC / "page.css", STATIC / "grid.css", STATIC / "drawer.css"]
+STYLES = [STATIC / name for name in ("page.css", "grid.css", "drawer.css", "train.css")]
 
 _FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
@@ -89,5 +89,6 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """The page's own script, inline, so that nothing is asked of another host."""
-    return f"<script>{(STATIC / 'page.js').read_text(encoding='utf-8')}</script>"
+    """The page's own scripts, inline, so that nothing is asked of another host."""
+    scripts = [(STATIC / name).read_text(encoding="utf-8") for name in ("page.js", "progress.js")]
+    return "".join(f"<script>{script}</script>" for script in scripts)

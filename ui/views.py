@@ -121,8 +121,8 @@ def opens_on(facts: Facts) -> Tab:
 
 
 def trainings(found: list[tuple[Job, JobView]]) -> tuple[JobView | None, tuple[Job, JobView] | None]:
-    """The newest training, and the newest one that can be used, out of all (newest first)."""
-    newest = found[0][1] if found else None
+    """The training that runs, else the newest, and the newest one that can be used, out of all (newest first)."""
+    newest = next((view for _, view in found if view.state is State.RUNNING), found[0][1] if found else None)
     return newest, next(((job, view) for job, view in found if usable(view)), None)
 
 
@@ -138,5 +138,6 @@ def header(project: str, projects: list[str], machine: str, facts: Facts, first:
         machine=machine,
         steps=steps(facts),
         next=next_step(facts),
+        training=facts.training,
         first=first,
     )

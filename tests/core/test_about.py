@@ -14,7 +14,7 @@ from ft_core import about, jobs
 from ft_core.about import About
 from ft_core.errors import FTError
 from ft_core.events import EventWriter, Finished
-from ft_core.recipe import ModelRecipe, Recipe
+from ft_core.recipe import BUILTIN, ModelRecipe, Recipe
 from ft_core.workspace import Job, Project, Workspace
 
 
@@ -23,9 +23,9 @@ def project(workspace: Workspace) -> Project:
     return workspace.project("p", create=True)
 
 
-def run(project: Project, kind: str = "train", recipe: Recipe = Recipe(), arguments: dict | None = None) -> Job:
-    """A job that is done."""
-    job = jobs.create(project, kind, recipe, arguments)
+def run(project: Project, base: str = BUILTIN) -> Job:
+    """A training that is done."""
+    job = jobs.create(project, "train", Recipe(model=ModelRecipe(base)))
     EventWriter(job.events).write(Finished({}))
     return job
 
@@ -59,7 +59,7 @@ def test_what_is_not_over_or_is_needed_stays(project: Project) -> None:
     waiting = jobs.create(project, "train", Recipe())
     with pytest.raises(FTError, match="not over"):
         about.delete(waiting, [job, waiting])
-    further = run(project, recipe=Recipe(model=ModelRecipe(base=f"../{job.id}/adapter")))
+    further = run(project, f"../{job.id}/adapter")
     with pytest.raises(FTError, match="goes on from what it learned"):
         about.delete(job, [job])
     about.delete(further, [job, further])

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import csv
+import io
+
 from ft_core.events import (
     Failed,
     Finished,
-    JobView,
     Metric,
     Note,
     Progress,
     Queued,
     Sample,
     Started,
+    Stopped,
     fold,
 )
-from ui import run_view
-from ui.chart import curves, thinned
+from ft_core.workspace import Job
+from ui import chart, run_view
+from ui.chart import Curves, Shown, thinned
 
 EVENTS = [
     Queued("train", at=1_000.0),
@@ -68,13 +72,47 @@ def test_finished_goes_by_the_result() -> None:
     assert run_view.figures(view)[-1].text == "3.0 GB"
 
 
-def test_chart_gets_both_curves_and_words() -> None:
-    shown = curves(fold(EVENTS))
-    assert len(shown["train"]) == 31
-    assert shown["heldout"] == [(0, 3.62), (30, 2.67)]
-    assert shown["total"] == 60
-    assert "held out 2.67, 3.62 before" in shown["label"]
-    assert curves(JobView())["train"] == []
+def test_chart_is_told_who_and_how_far_and_asks_for_the_rest() -> None:
+    job, view = Job(None, "3"), fold(EVENTS)
+    told = chart.told("p", [Shown(job, "#3", "#3 mine", view)])
+    assert told["runs"] == [{"id": "3", "number": "#3", "title": "#3 mine", "stamp": view.updated_at}]
+    assert (told["project"], told["total"]) == ("p", 60)
+    assert "held out 2.67, 3.62 before" in told["label"]
+    assert [name for name, *_ in told["figures"]][:3] == ["loss", "train_loss", "grad_norm"]
+    assert "points" not in str(told) and len(str(told)) < 1500
+    assert chart.told("", [])["runs"] == []
+
+
+def test_curves_are_drawn_up_once_for_every_state_of_a_run(workspace) -> None:
+    job = workspace.project("p", create=True).new_job()
+    view, drawn = fold(EVENTS), Curves()
+    found = drawn.of(job, view, "loss")
+    assert (len(found["curves"]["loss"]), found["curves"]["heldout_loss"]) == (31, [(0, 3.62), (30, 2.67)])
+    assert drawn.of(job, view, "loss")["curves"] is found["curves"]
+    later = fold([Metric(32, {"loss": 1.23456789e-7})], view)
+    assert drawn.of(job, later, "loss")["curves"]["loss"][-1] == (32, 1.2346e-7)
+    assert list(drawn.of(job, view, "tokens_per_s")["curves"]) == ["tokens_per_s"]
+
+
+def test_a_step_that_was_done_again_stands_in_its_place() -> None:
+    view = fold([*EVENTS, Metric(20, {"loss": 9.0}), Metric(32, {"loss": 1.0})])
+    steps = [step for step, _ in chart.points(view, "loss")]
+    assert steps == [*range(1, 33)]
+
+
+def test_what_else_a_training_measures_can_be_looked_at() -> None:
+    view = fold([*EVENTS, Metric(31, {"rewards/margins": 0.4, "epoch": 1.0})])
+    figures = {name: words for name, words, _ in chart.told("p", [Shown(Job(None, "3"), "#3", "#3", view)])["figures"]}
+    assert figures["rewards/margins"] == "rewards, margins" and "epoch" not in figures
+
+
+def test_the_table_has_every_step_of_every_run() -> None:
+    runs = [Shown(Job(None, str(n)), f"#{n}", f"#{n} a, b", fold(EVENTS)) for n in (2, 1)]
+    rows = list(csv.DictReader(io.StringIO(chart.table(runs))))
+    assert len(rows) == 2 * 32
+    assert (rows[0]["run"], rows[0]["step"], rows[0]["heldout_loss"], rows[0]["loss"]) == ("#2 a, b", "0", "3.62", "")
+    assert rows[30]["heldout_loss"] == "2.67" and rows[30]["loss"] == "2.85"
+    assert rows[-1]["run"] == "#1 a, b"
 
 
 def test_long_curves_are_thinned_and_keep_their_end() -> None:
@@ -84,3 +122,10 @@ def test_long_curves_are_thinned_and_keep_their_end() -> None:
     assert thin[-1] == points[-1]
     assert [s for s, _ in thin] == sorted({s for s, _ in thin})
     assert thinned(points[:10]) == points[:10]
+
+
+def test_the_list_says_which_step_was_kept() -> None:
+    result = {"heldout_before": 3.0, "heldout_after": 2.0, "steps": 60, "kept_step": 40}
+    assert run_view.title(fold([*EVENTS, Finished(result)])).endswith("held-out loss −33 % · step 40 of 60 kept")
+    assert "kept" not in run_view.title(fold([*EVENTS, Finished({**result, "kept_step": 60})]))
+    assert "cancelled" in run_view.title(fold([Queued("train"), Stopped(0)]))
