@@ -89,6 +89,14 @@ class TrainRecipe:
     rslora: the same for large ranks (64 and up). dora: the same in a finer way, a little closer to full, slower. qlora
     and qlora-8bit: lora on a model that is kept at 4 or 8 bits, for large models on one NVIDIA GPU. layers: only its
     last layers, without an addition. full: every weight; wants the most memory and a tenth of the learning rate."""
+    learns: str = _choice("answers", "answers", "preferences", "text")
+    """What it learns from. answers: what the assistant says in each row. preferences: rows with a better and a worse
+    answer, as votes under Compare make them, teach it to prefer the better ones (DPO); take a rate of 5e-5 or lower.
+    text: all of each text, for a subject or a language that is new to it (continued pre-training); system prompts are
+    left out."""
+    beta: float = _number(0.1, 0.01, 5.0)
+    """When it learns from preferences, how strongly it is held to what it was before (DPO beta, 0.01 to 5). Lower it
+    to let it go further."""
     layers: int = _number(2, 1, 128)
     """With the method layers, how many of the last layers learn; the final norm learns with them."""
     epochs: float = _number(3.0, 0.1, 100.0)

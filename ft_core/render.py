@@ -3,6 +3,20 @@
 The grid's colours, the trainer, the held-out loss and the Modelfile all go through here. It needs `tokenizers` and
 `jinja2` and no transformers, so that the web process can use it. Templates run in the sandbox and with the globals
 that transformers gives them (transformers.utils.chat_template_utils).
+
+A base model that brings no chat template gets a plain one, PLAIN, which is saved and exported with what was trained:
+
+    <system prompt>
+
+    ### Question:
+    <what the user says>
+
+    ### Answer:
+    <what the assistant says><the tokenizer's own end token>### Question:
+    ...
+
+The end token (eos_token) is what such a model has seen at the end of each text, so what follows it begins anew, and
+every runtime stops there. A text begins with the tokenizer's first token (bos_token) where it puts one by itself.
 """
 
 from __future__ import annotations
@@ -10,7 +24,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
@@ -28,6 +42,18 @@ from .errors import FTError
 
 IGNORED = -100
 """The label of a token that is not learnt (torch's cross entropy leaves it out)."""
+
+PLAIN = (
+    "{%- for message in messages %}"
+    "{%- if message['role'] == 'system' %}{{ message['content'] + '\\n\\n' }}"
+    "{%- elif message['role'] == 'user' %}{{ '### Question:\\n' + message['content'] + '\\n\\n' }}"
+    "{%- elif message['role'] == 'assistant' and not message['tool_calls'] %}"
+    "{{ '### Answer:\\n' + message['content'] + eos_token }}"
+    "{%- else %}{{ raise_exception('the plain template knows no tools') }}"
+    "{%- endif %}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{ '### Answer:\\n' }}{%- endif %}"
+)
+"""The chat template of models that bring none; see above."""
 
 _MARK = "FTFLOWANSWER"
 
@@ -74,7 +100,10 @@ class Renderer:
 
     @classmethod
     def of(cls, folder: Path) -> Renderer:
-        """Reads the tokenizer, its config and the template. Raises FTError that names what is missing."""
+        """Reads the tokenizer, its config and the template; without one it is the plain template.
+
+        Raises FTError that names what is missing.
+        """
         if not (folder / "tokenizer.json").exists():
             raise FTError(
                 f"{folder.name} has no tokenizer.json", "Choose a model whose repository has a fast tokenizer."
@@ -86,12 +115,35 @@ class Renderer:
             template = next((t["template"] for t in template if t["name"] == "default"), "")
         if (file := folder / "chat_template.jinja").exists():
             template = file.read_text(encoding="utf-8")
-        if not template:
-            raise FTError(f"{folder.name} has no chat template", "Choose an instruct or chat model.")
         tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         tokenizer.no_truncation()  # some files bring a length of their own, which would cut in silence
         tokenizer.no_padding()
-        return cls(tokenizer, template, special)
+        renderer = cls(tokenizer, template, special)
+        return renderer if template else renderer._with_plain_template(folder.name)
+
+    def _with_plain_template(self, name: str) -> Renderer:
+        if self.end_id is None:
+            raise FTError(
+                f"{name} has no chat template, and its tokenizer no token that ends a text (eos_token)",
+                "Choose an instruct or chat model, or name the end token in its tokenizer_config.json.",
+            )
+        return replace(self, template=("{{ bos_token }}" if self.adds_bos else "") + PLAIN)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model brought no chat template, so that it has the plain one."""
+        return self.template.endswith(PLAIN)
+
+    @property
+    def end_id(self) -> int | None:
+        """The token that ends a text (eos_token)."""
+        return self.tokenizer.token_to_id(self.special.get("eos_token", ""))
+
+    @cached_property
+    def adds_bos(self) -> bool:
+        """Whether the tokenizer puts its first token (bos_token) before every text."""
+        bos = self.tokenizer.token_to_id(self.special.get("bos_token", ""))
+        return bos is not None and self.tokenizer.encode("a").ids[:1] == [bos]
 
     @cached_property
     def _compiled(self) -> jinja2.Template:
@@ -125,19 +177,40 @@ class Renderer:
         """Token ids of already rendered text: the template has written the special tokens itself."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def document(self, conversation: Conversation) -> list[int]:
+        """Token ids of a text to read, without a template: begun and ended as the tokenizer has it.
+
+        The text is what the assistant says where it speaks alone, with or without a system prompt, which is left out;
+        of any other conversation it is what the template makes of it. Raises FTError when there is no end token, or
+        when the template refuses the conversation.
+        """
+        if self.end_id is None:
+            raise FTError(
+                "the model's tokenizer has no token that ends a text (eos_token)",
+                "Choose another base model, or name the token in its tokenizer_config.json.",
+            )
+        messages = conversation.messages
+        if [m.role for m in messages if m.role != "system"] == ["assistant"]:
+            ids = self.tokenizer.encode(messages[-1].content).ids
+            return ids if ids[-1:] == [self.end_id] else [*ids, self.end_id]
+        ids = self.ids(self.text(messages, tools=conversation.tools))
+        # Templates may end a text with the end token and a line feed.
+        return ids if self.end_id in ids[-2:] else [*ids, self.end_id]
+
     def prompt(self, messages: tuple[Message, ...]) -> list[int]:
         """Token ids of the conversation up to where the assistant begins its next answer."""
         return self.ids(self.text(messages, answer_next=True))
 
-    def example(self, conversation: Conversation, max_length: int | None = None) -> Rendered:
-        """Ids and labels: learnt is what the assistant says, its end-of-turn token included.
+    def example(self, conversation: Conversation, max_length: int | None = None, last: bool = False) -> Rendered:
+        """Ids and labels: learnt is what the assistant says, its end-of-turn token included; its last answer alone
+        with `last`.
 
         Each answer is what the template adds between "the assistant begins to speak" and "the turn is over", so no
         template needs to mark it. Tokens are labelled by their place in the text; one that straddles the boundary
         belongs to the prompt. Raises FTError when the template refuses the conversation, or writes an answer in so
         different a way that it cannot be found.
         """
-        encoded, runs = self._encoded(conversation)
+        encoded, runs = self._encoded(conversation, last)
         ids = encoded.ids
         labels = [IGNORED] * len(ids)
         for start, end in runs:
@@ -155,7 +228,9 @@ class Renderer:
         encoded, runs = self._encoded(conversation)
         return Counts(len(encoded), tuple((max(start, 1), end) for start, end in runs if end > 1))
 
-    def _encoded(self, conversation: Conversation) -> tuple[tokenizers.Encoding, list[tuple[int, int]]]:
+    def _encoded(
+        self, conversation: Conversation, last: bool = False
+    ) -> tuple[tokenizers.Encoding, list[tuple[int, int]]]:
         """The conversation in tokens, and the places of those that are learnt, as half-open ranges in order."""
         whole = self.text(conversation.messages, tools=conversation.tools)
         spans = [
@@ -165,7 +240,7 @@ class Renderer:
         ]
         _refuse_unwritten(conversation, spans, whole)
         encoded = self.tokenizer.encode(whole, add_special_tokens=False)
-        return encoded, _within(encoded.offsets, spans)
+        return encoded, _within(encoded.offsets, spans[-1:] if last else spans)
 
     def _answer(self, conversation: Conversation, i: int, whole: str) -> tuple[int, int]:
         """Where answer `i` stands in the rendered text, in characters."""

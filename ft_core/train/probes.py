@@ -9,15 +9,26 @@ from transformers import GenerationConfig
 
 from ..conversation import Message
 from ..data.freeze import FrozenRow
+from ..recipe import TrainRecipe
 from ..render import Renderer
 
 ANSWER_TOKENS = 48
 """Enough to see what it learnt, few enough to cost little."""
+BEGINNING = 12
+"""Words of a text that the model goes on from."""
 
 
-def choose(rows: list[FrozenRow], asked: tuple[str, ...]) -> list[tuple[Message, ...]]:
-    """The prompts that the model answers while it trains: those asked for, else two held-out ones."""
+def choose(rows: list[FrozenRow], recipe: TrainRecipe) -> list[tuple[Message, ...]]:
+    """The prompts that the model answers while it trains: those asked for, else two held-out ones.
+
+    One that learns text is given the beginning of a text, as what the assistant has said so far, to go on with.
+    """
+    asked = recipe.probes
     rows = sorted(rows, key=lambda row: row.split != "heldout")
+    if recipe.learns == "text":
+        texts = (row.conversation.messages[-1].content for row in rows)
+        begun = dict.fromkeys(" ".join(text.split()[:BEGINNING]) for text in texts if len(text.split()) > BEGINNING)
+        return [(Message("assistant", text),) for text in asked or list(begun)[:2]]
     system = rows[0].conversation.messages[:1] if rows[0].conversation.system else ()
     if asked:
         return [(*system, Message("user", text)) for text in asked]
@@ -39,7 +50,10 @@ def answer(model: Any, renderer: Renderer, pad_id: int, probes: list[tuple[Messa
         return []
     was_training = model.training
     model.eval()
-    prompts = [renderer.prompt(messages) for messages in probes]
+    prompts = [
+        renderer.ids(messages[-1].content) if messages[-1].role == "assistant" else renderer.prompt(messages)
+        for messages in probes
+    ]
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)

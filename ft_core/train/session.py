@@ -28,14 +28,13 @@ from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, S
 from ..machine import this_machine
 from ..render import Rendered, Renderer
 from ..workspace import Job, write_whole
-from . import base, checkpoints, faults, methods, probes, rows, weights
-from .loss import ROWS_AT_ONCE, fp32_arithmetic, mean_loss, row_losses
+from . import base, checkpoints, faults, methods, preference, probes, rows, weights
+from .heldout import CURVE_ROWS, Heldout
+from .loss import ROWS_AT_ONCE, fp32_arithmetic, row_losses
 from .model import best_attention, best_device, best_precision, learning, load_base, use_all_cores, use_one_gpu
 from .plan import Plan
 from .trainer import Trainer
 
-CURVE_ROWS = 100
-"""Held-out rows that the curve is measured on while training; the figures of the result are over all of them."""
 STOP_PATIENCE_S = 30
 """A stopped run still measures its held-out loss when that took no longer than this before."""
 
@@ -53,6 +52,7 @@ class Session:
         self.step = checkpoints.step_of(self.last) if self.last else 0
         self.plan = Plan.of(sum(row.split == "train" for row in self.frozen), self.recipe.train)
         self.trainer: Trainer | None = None
+        self.reference = preference.NO_REFERENCE
         self.ended_early = False
         self.clock = faults.Clock()
         self.look_seconds: list[float] = []
@@ -69,7 +69,7 @@ class Session:
         self._load_model()
         before = self._before()
         self.model = learning(self.model, self.recipe.train)
-        self.trainer = Trainer(self.model, self.tokenizer, self.train_rows, self.recipe.train, self.job, self)
+        self.trainer = self._trainer()
         if self.step == 0:
             self._answer_probes()
         if self.last:
@@ -86,7 +86,8 @@ class Session:
 
     def stepped(self, step: int, figures: dict[str, float]) -> None:
         self.step = step
-        values = {name: figures[name] for name in ("loss", "learning_rate", "grad_norm", "epoch")}
+        names = ("loss", "learning_rate", "grad_norm", "epoch", "preference_accuracy", "margin")
+        values = {name: figures[name] for name in names if name in figures}
         if not math.isfinite(values["grad_norm"]):  # a step that fp16's scaler skips; JSON has no infinity
             del values["grad_norm"]
         values |= {"tokens_per_s": figures["tokens"] / figures["seconds"], "memory_bytes": _memory_now()}
@@ -97,13 +98,13 @@ class Session:
     def look(self, step: int) -> float | None:
         began = time.monotonic()
         self._progress("measuring the held-out rows")
-        loss = mean_loss(self._losses(self.heldout_rows[:CURVE_ROWS]))
-        if loss is not None:
-            self.say(Metric(step, {"heldout_loss": loss}))
+        found = self._heldout(self.reference.heldout, CURVE_ROWS)
+        if found.curve:
+            self.say(Metric(step, found.curve))
         self._answer_probes()
         self.look_seconds.append(time.monotonic() - began)
         self._progress("training")
-        return loss
+        return found.weighed
 
     def must_end(self, step: int) -> bool:
         seconds = self._step_seconds()
@@ -113,7 +114,7 @@ class Session:
         return self.ended_early
 
     def named(self, indices: list[int]) -> list[int]:
-        return [self.train_ids[i] for i in indices]
+        return [self.rows.train_ids[i] for i in indices]
 
     # --- the stations ---
 
@@ -133,14 +134,13 @@ class Session:
     def _render_rows(self) -> None:
         """The frozen rows as this base sees them; what cannot be used is counted and named."""
         self.renderer = Renderer.of(self.base)
-        found = rows.render(self.frozen, self.renderer, self.recipe.train)
-        self.train_rows, self.heldout_rows, self.train_ids = found.train, found.heldout, found.train_ids
-        for text in found.left_out:
+        self.rows = rows.render(self.frozen, self.renderer, self.recipe.train)
+        for text in self.rows.left_out:
             self.say(Note(text, "warning"))
-        if not self.train_rows:
-            raise FTError("no row has anything to learn", "Rows need an answer that fits into max_length.")
-        self.probes = probes.choose(self.frozen, self.recipe.train.probes)
-        self.plan = Plan.of(len(self.train_rows), self.recipe.train)
+        if not self.rows.train:
+            raise FTError("no row has anything to learn", rows.NEEDED[self.recipe.train.learns])
+        self.probes = probes.choose(self.frozen, self.recipe.train)
+        self.plan = Plan.of(len(self.rows.train), self.recipe.train)
 
     def _load_model(self) -> None:
         self._progress("loading the model")
@@ -152,10 +152,17 @@ class Session:
         self.tokenizer = AutoTokenizer.from_pretrained(self.base, local_files_only=True)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is never looked at: any token will do
-        longest = max(len(row.ids) for row in self.train_rows)
         train = self.recipe.train
-        attention = best_attention(device, longest)
+        attention = best_attention(device, self.rows.longest)
         self.model = load_base(self.base, train.precision, device, attention, train.method)
+
+    def _trainer(self) -> Trainer:
+        args = (self.model, self.tokenizer, self.rows, self.recipe.train, self.job, self)
+        if self.recipe.train.learns != "preferences":
+            return Trainer(*args)
+        self._progress("measuring what the model says of the pairs")
+        self.reference = preference.reference(self.model, self._losses, self.rows, self.job)
+        return preference.PreferenceTrainer(*args, self.reference)
 
     def _before(self) -> dict[str, float | None]:
         """The untouched base's held-out loss and the seconds that took; measured once a job."""
@@ -163,10 +170,10 @@ class Session:
         if path.exists():
             return json.loads(path.read_text(encoding="utf-8"))
         began = time.monotonic()
-        loss, of_curve = self._measure()
-        if loss is not None:
-            self.say(Metric(0, {"heldout_loss": of_curve}))
-        found = {"loss": loss, "seconds": time.monotonic() - began}
+        measured = self._measure()
+        if measured.curve:
+            self.say(Metric(0, measured.curve))
+        found = {"loss": measured.loss, "seconds": time.monotonic() - began}
         path.parent.mkdir(exist_ok=True)
         write_whole(path, json.dumps(found))
         return found
@@ -180,12 +187,17 @@ class Session:
                 raise
             raise faults.OutOfMemory(self.step) from None
 
-    def _measure(self) -> tuple[float | None, float | None]:
-        """The held-out loss in fp32: of all rows, and of those that the curve is measured on."""
+    def _measure(self) -> Heldout:
+        """Of all held-out rows, in fp32."""
         self._progress("measuring the held-out rows")
         with fp32_arithmetic(self.model):
-            losses = self._losses(self.heldout_rows)
-        return mean_loss(losses), mean_loss(losses[:CURVE_ROWS])
+            return self._heldout(self.reference.heldout_fp32)
+
+    def _heldout(self, reference: list[float], first: int | None = None) -> Heldout:
+        """Of the first held-out rows, in the arithmetic of the model and of `reference`."""
+        losses = self._losses(self.rows.heldout[:first])
+        worse = self._losses(self.rows.heldout_worse[:first]) if reference else []
+        return Heldout.of(losses, worse, reference, self.recipe.train.beta)
 
     def _losses(self, rows: list[Rendered]) -> list[tuple[float, int]]:
         """As row_losses, with fewer rows at once where memory asks for it."""
@@ -240,6 +252,10 @@ class Session:
             "best_step": None,
             "kept_step": None,
         }
+        if not stopped and self.step < self.plan.steps:
+            best = self.trainer.state.best_global_step
+            text = f"The training ended at step {self.step} of {self.plan.steps}: the held-out loss has not got lower since"
+            self.say(Note(f"{text} step {best} (early stopping, patience {self.recipe.train.patience})."))
         if self.step:
             if not stopped or before["seconds"] <= STOP_PATIENCE_S:
                 result |= self._keep()
@@ -267,11 +283,12 @@ class Session:
         the two are equally good.
         """
         state, best = self.trainer.state, self.trainer.state.best_global_step
-        after, of_curve = self._measure()
-        if of_curve is None:
+        after = self._measure()
+        weighed = after.weighed
+        if weighed is None:
             return {"kept_step": self.step}
-        self.say(Metric(self.step, {"heldout_loss": of_curve}))
-        if best is None or of_curve < state.best_metric:
+        self.say(Metric(self.step, after.curve))
+        if best is None or weighed < state.best_metric:
             best = self.step
         kept = best if self.recipe.train.keep == "best" else self.step
         if kept != self.step and not checkpoints.is_whole(checkpoints.folder(self.job, kept)):
@@ -279,14 +296,15 @@ class Session:
             kept = self.step
         if kept != self.step:
             weights.restore(self.model, checkpoints.folder(self.job, kept))
-            after, _ = self._measure()
+            after = self._measure()
             self.say(
                 Note(
                     f"Kept is step {kept}, where the held-out loss was lowest (best checkpoint): "
-                    f"{state.best_metric:.3f}, and {of_curve:.3f} at step {self.step}."
+                    f"{state.best_metric:.3f}, and {weighed:.3f} at step {self.step}."
                 )
             )
-        return {"heldout_after": after, "best_step": best, "kept_step": kept}
+        pairs = {} if after.accuracy is None else {"heldout_accuracy": after.accuracy}
+        return {"heldout_after": after.loss, **pairs, "best_step": best, "kept_step": kept}
 
     # --- small things ---
 

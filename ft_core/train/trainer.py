@@ -16,12 +16,12 @@ from trl import SFTConfig, SFTTrainer
 
 from ..errors import FTError
 from ..recipe import TrainRecipe
-from ..render import Rendered
 from ..workspace import Job
 from . import checkpoints, extra, faults, methods
 from .limits import CHECKPOINTED_FROM
 from .loss import collate, learnt_nats
 from .plan import Plan, micro_batches, rows_of
+from .rows import Rows
 
 _ROWS_NAMED = 20
 
@@ -49,30 +49,38 @@ class Trainer(SFTTrainer):
         self,
         model: PeftModel,
         tokenizer: PreTrainedTokenizerBase,
-        rows: list[Rendered],
+        rows: Rows,
         recipe: TrainRecipe,
         job: Job,
         watcher: Watcher,
     ):
         self.recipe = recipe
         self.job = job
-        self.plan = Plan.of(len(rows), recipe)
-        self.lengths = [len(row.ids) for row in rows]
+        self.plan = Plan.of(len(rows.train), recipe)
+        self.lengths = [len(row.ids) for row in rows.train]
+        self.pad_id = tokenizer.pad_token_id
         self.watcher = watcher
         self.step_tokens = 0
         self.step_began = time.monotonic()
         super().__init__(
             model=model,
             args=_arguments(model, recipe, self.plan, job),
-            train_dataset=Dataset.from_dict({"input_ids": [r.ids for r in rows], "labels": [r.labels for r in rows]}),
+            train_dataset=self.dataset(rows),
             processing_class=tokenizer,
-            data_collator=lambda examples: collate(examples, tokenizer.pad_token_id),
+            data_collator=self.collated,
             callbacks=[_Moments(self)],
         )
         self.remove_callback(PrinterCallback)
         for parameter in model.parameters():
             if parameter.requires_grad:  # TRL narrows the adapter of a base at 4 or 8 bits
                 parameter.data = parameter.data.float()
+
+    def dataset(self, rows: Rows) -> Dataset:
+        return Dataset.from_dict({"input_ids": [r.ids for r in rows.train], "labels": [r.labels for r in rows.train]})
+
+    def collated(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """A micro-batch."""
+        return collate(examples, self.pad_id)
 
     def get_train_dataloader(self) -> DataLoader:
         order = _Order(self.lengths, self.recipe)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..recipe import TrainRecipe
+from ..render import Renderer
 
 CHANGED = "trained.safetensors"
 """Where no adapter was trained: the weights of the base that changed, under their names there, in fp32."""
@@ -54,6 +55,8 @@ def save(
     for name in _TOKENIZER_FILES:
         if (base_folder / name).exists():
             shutil.copyfile(base_folder / name, part / name)
+    if (renderer := Renderer.of(base_folder)).plain:  # the base brings none
+        (part / "chat_template.jinja").write_text(renderer.template, encoding="utf-8")
     shutil.rmtree(into, ignore_errors=True)
     part.rename(into)
 
