@@ -1,7 +1,8 @@
-"""Before and after in one batch: one base in memory, the adapter on the tuned row alone, both answers at once.
+"""Before and after at once, token by token: LoRA in one batch over one base, the adapter on the tuned row alone.
 
-The sides get the same template, sampling and seed. In fp32 each answers token for token as it would alone; in bf16
-the answers may part after some tokens, because a matrix product of another height rounds in another order.
+What cannot be mixed into a batch (DoRA, changed weights) is a second model, read in turn with the base. The sides
+get the same template, sampling and seed. In fp32 each answers token for token as it would alone; in bf16 the answers
+of one batch may part after some tokens, because a matrix product of another height rounds in another order.
 
 An engine is for one thread at a time.
 """
@@ -25,8 +26,9 @@ from ..errors import FTError
 from ..recipe import CompareRecipe
 from ..render import IGNORED, Renderer
 from ..workspace import Job
+from . import apart
 from .exchange import SIDES, Chats, Delta, Proof, Side
-from .mixed import Tuned, attach
+from .mixed import Tuned, attach, check
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SAY_EVERY_S = 0.08
@@ -38,23 +40,25 @@ _PROBE_STEPS = 8
 
 @dataclass(frozen=True)
 class Engine:
-    """A base model in memory with an adapter that can be left out row by row."""
+    """A base model in memory with an adapter that can be left out row by row, or with the tuned model beside it."""
 
     model: PreTrainedModel
     renderer: Renderer
-    tuned: Tuned
+    tuned: Tuned | PreTrainedModel
+    """The rows that the adapter in `model` answers for, or a model of its own for the tuned side."""
     base: Path
     precision: str
     clean: torch.Tensor
-    """Logits of the probe [steps, vocabulary] by the base as it came from disk, before the adapter was attached."""
+    """Logits of the probe [steps, vocabulary] by the base as it came from disk, before what was trained was read."""
     stops: frozenset[int]
     """Tokens that end an answer."""
 
     @classmethod
     def load(cls, base: Path, adapter: Path, precision: str) -> Engine:
-        """Reads a base model's folder and a LoRA adapter's. `precision` is one of PRECISIONS.
+        """Reads a base model's folder and that of what was trained on it. `precision` is one of PRECISIONS.
 
-        Raises FTError when the base is gone, or the adapter is broken, for another base, or not plain LoRA.
+        Raises FTError when the base is gone, or what was trained is broken, for another base, or of a kind that takes
+        "before" away.
         """
         if not (base / "config.json").exists():
             raise FTError(
@@ -67,8 +71,12 @@ class Engine:
         model = AutoModelForCausalLM.from_pretrained(base, dtype=PRECISIONS[precision], local_files_only=True)
         # As PEFT leaves it, too: torch multiplies in another order for weights that want a gradient.
         model.to(device).eval().requires_grad_(False)
-        clean = _probe(model, renderer, None)[0]
-        tuned = attach(model, adapter)
+        check(model, adapter)
+        own = apart.needs_own_model(adapter)
+        # As many rows as the side will have: so it is the same arithmetic, to the last bit.
+        opening, rest = _probe_ids(renderer)
+        clean = _probe(_Batch(model, [opening] * (1 if own else 2)), rest)[0]
+        tuned = apart.tuned(model, adapter) if own else attach(model, adapter)
         return cls(model, renderer, tuned, base, precision, clean, _stops(model, renderer))
 
     @classmethod
@@ -93,9 +101,8 @@ class Engine:
         longest = min(sampling.max_tokens, self._room(prompts))
         noise = torch.Generator(self.model.device).manual_seed(sampling.seed)
         answers = [_Answer(side, self.renderer) for side in sides]
-        batch = _Batch(self.model, prompts)
-        self.tuned.first = sides.count("before")
-        logits = batch.read(batch.prompt)
+        rows = self._rows(prompts, sides.count("before"))
+        logits = rows.begin()
         said = 0.0
         while answers:
             tokens = _pick(logits, sampling, noise)
@@ -112,25 +119,31 @@ class Engine:
             if speak:
                 said = time.monotonic()
             if len(going) < len(answers):
-                batch.keep(going)
+                rows.keep(going)
                 answers = [answers[row] for row in going]
                 tokens = tokens[going]
-            self.tuned.first = [a.side for a in answers].count("before")
             if answers:
-                logits = batch.read(tokens[:, None])
+                logits = rows.read(tokens[:, None])
 
     def proof(self) -> Proof:
-        """Reads a fixed prompt once more, now as a mixed batch, token by token at its end as an answer would.
+        """Reads a fixed prompt once more, now for both sides, token by token at its end as an answer would.
 
         What the before rows say is held against what the untouched base said right after it was read from disk.
         """
-        before, after = _probe(self.model, self.renderer, self.tuned)
+        opening, rest = _probe_ids(self.renderer)
+        before, after = _probe(self._rows([opening] * 2, 1), rest)
         return Proof(
             max_logit_difference=(before - self.clean).abs().max().item(),
             base_fingerprint=base_fingerprint(self.base),
             after_difference=(after - self.clean).abs().max().item(),
             precision=self.precision,
         )
+
+    def _rows(self, prompts: list[list[int]], befores: int) -> _Mixed | _InTurn:
+        """The prompts, those of the before side first, to be read by the models that answer them."""
+        if isinstance(self.tuned, Tuned):
+            return _Mixed(self.model, prompts, self.tuned, befores)
+        return _InTurn((self.model, self.tuned), prompts, befores)
 
     def _room(self, prompts: list[list[int]]) -> int:
         """How many tokens the model can still write after the longest prompt."""
@@ -179,6 +192,13 @@ class _Batch:
         self.padded = any(len(p) < width for p in prompts)
         self.cache = DynamicCache(config=model.config)
 
+    def __len__(self) -> int:
+        return len(self.mask)
+
+    def begin(self) -> torch.Tensor:
+        """Reads the prompts; gives what `read` does."""
+        return self.read(self.prompt)
+
     @torch.inference_mode()
     def read(self, ids: torch.Tensor) -> torch.Tensor:
         """Reads `ids` [rows, tokens] after what was read before; gives fp32 logits [rows, vocabulary] of the next."""
@@ -203,6 +223,51 @@ class _Batch:
 
     def _tensor(self, values: list) -> torch.Tensor:
         return torch.tensor(values, device=self.model.device)
+
+
+class _Mixed(_Batch):
+    """A batch whose first rows the base answers, and the others the adapter in it."""
+
+    def __init__(self, model: PreTrainedModel, prompts: list[list[int]], tuned: Tuned, befores: int):
+        super().__init__(model, prompts)
+        self.tuned = tuned
+        self.befores = befores
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        self.tuned.first = self.befores
+        return super().read(ids)
+
+    def keep(self, rows: list[int]) -> None:
+        self.befores = sum(row < self.befores for row in rows)
+        super().keep(rows)
+
+
+class _InTurn:
+    """The same of two models, each with a batch of its own: one step of the one, then one of the other."""
+
+    def __init__(self, models: tuple[PreTrainedModel, PreTrainedModel], prompts: list[list[int]], befores: int):
+        sides = zip(models, (prompts[:befores], prompts[befores:]))
+        self.batches = [_Batch(model, some) for model, some in sides if some]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.batches))
+
+    def begin(self) -> torch.Tensor:
+        return torch.cat([batch.begin() for batch in self.batches])
+
+    def read(self, ids: torch.Tensor) -> torch.Tensor:
+        parts = ids.split([len(batch) for batch in self.batches])
+        return torch.cat([batch.read(part) for batch, part in zip(self.batches, parts)])
+
+    def keep(self, rows: list[int]) -> None:
+        going, start = [], 0
+        for batch in self.batches:
+            end = start + len(batch)
+            if mine := [row - start for row in rows if start <= row < end]:
+                batch.keep(mine)
+                going.append(batch)
+            start = end
+        self.batches = going
 
 
 @dataclass
@@ -245,18 +310,17 @@ def _pick(logits: torch.Tensor, sampling: CompareRecipe, noise: torch.Generator)
     return (probabilities / race).argmax(-1)
 
 
-def _probe(model: PreTrainedModel, renderer: Renderer, tuned: Tuned | None) -> torch.Tensor:
-    """Logits [side, steps, vocabulary] of a fixed prompt as a batch of two: read at once but for its last tokens.
-
-    The rows have the same width with and without an adapter, so the same arithmetic is done for the before row.
-    """
+def _probe_ids(renderer: Renderer) -> tuple[list[int], list[int]]:
+    """A fixed prompt: what is read at once, and its last tokens, which are read one by one."""
     ids = renderer.prompt(_PROBE)
-    if tuned:
-        tuned.first = 1
-    batch = _Batch(model, [ids[:-_PROBE_STEPS]] * 2)
-    steps = [batch.read(batch.prompt)]
-    for token in ids[-_PROBE_STEPS:]:
-        steps.append(batch.read(torch.full((2, 1), token, device=model.device)))
+    return ids[:-_PROBE_STEPS], ids[-_PROBE_STEPS:]
+
+
+def _probe(rows: _Batch | _InTurn, rest: list[int]) -> torch.Tensor:
+    """Logits [row, step, vocabulary] of rows that hold the probe's opening, and of `rest` token by token."""
+    steps = [rows.begin()]
+    for token in rest:
+        steps.append(rows.read(torch.full((len(rows), 1), token, device=steps[0].device)))
     return torch.stack(steps, dim=1)
 
 

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from ft_core.conversation import Message
 
 Side = Literal["before", "after"]
-"""before is the untouched base model, after the same model with the adapter."""
+"""before is the untouched base model, after what was made of it."""
 SIDES: tuple[Side, ...] = get_args(Side)
 
 Chats = Mapping[Side, tuple[Message, ...]]
@@ -38,11 +38,11 @@ class Proof:
     """Whether before is before. Logits are compared over a fixed prompt, on the path that answers take."""
 
     max_logit_difference: float
-    """Largest difference between the before rows of a mixed batch and the base as it was loaded from disk, before
-    any adapter came near it. 0.0 is bit for bit the same model."""
+    """Largest difference between the before rows, beside the after rows, and the base as it was loaded from disk,
+    before anything trained came near it. 0.0 is bit for bit the same model."""
     base_fingerprint: str
     """sha256 over the base's weight files (see engine.base_fingerprint)."""
     after_difference: float
-    """The same for the after rows: what the adapter changes. 0.0 means that it does nothing."""
+    """The same for the after rows: what the training changed. 0.0 means that it does nothing."""
     precision: str
     """fp32, bf16 or fp16: what both sides compute in."""

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from .. import jobs, recipe
@@ -25,7 +24,7 @@ from ..events import Event, Finished, Progress, Started, Stopped
 from ..render import Rendered, Renderer
 from ..train.loss import row_losses
 from ..workspace import Job, write_whole
-from .mixed import check
+from . import apart
 
 DRAWS = 10_000
 ROWS_AT_ONCE = 4
@@ -120,14 +119,12 @@ def _evaluate(job: Job) -> Generator[tuple[int, int], None, Heldout]:
     yield 0, 2 * len(ids)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    check(model, job.adapter)
-    tuned = PeftModel.from_pretrained(model, job.adapter, torch_device=str(model.device)).eval()
+    tuned = apart.tuned(model, job.adapter)
     before: list[tuple[float, int]] = []
     after: list[tuple[float, int]] = []
     for start in range(0, len(ids), ROWS_AT_ONCE):
         some = examples[start : start + ROWS_AT_ONCE]
-        with tuned.disable_adapter():
-            before += row_losses(tuned, some, pad_id=0)
+        before += row_losses(model, some, pad_id=0)
         after += row_losses(tuned, some, pad_id=0)
         yield len(before) + len(after), 2 * len(ids)
     found = _summary(tuple(RowLoss(id, n, b, a) for id, (b, n), (a, _) in zip(ids, before, after)))

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import FTError
+from ..train.weights import CHANGED
 
 # PiSSA, OLoRA and their like take something out of the base's own weights when they begin: "before" is gone by then.
 _BASE_IS_LEFT_ALONE = (True, False, "gaussian", "orthogonal", "eva")
@@ -50,7 +51,7 @@ class TunedRows(nn.Module):
 def attach(model: PreTrainedModel, adapter: Path) -> Tuned:
     """Puts the adapter into `model`, for the rows that the returned value names (all of them at first).
 
-    The base's weights stay as they are. Raises FTError as `check` does.
+    The base's weights stay as they are. Raises FTError as `check` does; DoRA is not for here (see apart.py).
     """
     check(model, adapter)
     tuned = Tuned()
@@ -62,26 +63,31 @@ def attach(model: PreTrainedModel, adapter: Path) -> Tuned:
 
 
 def check(model: PreTrainedModel, adapter: Path) -> None:
-    """Raises FTError unless the folder holds a plain LoRA adapter of linear layers that fits `model`."""
+    """Raises FTError unless the folder holds what fits `model`: LoRA or DoRA on linear layers, or changed weights."""
+    if (adapter / CHANGED).exists():
+        for name, shape in _shapes(adapter / CHANGED).items():
+            _check_weight(model, name, shape)
+        return
     weights = adapter / "adapter_model.safetensors"
     if not weights.exists() or not (adapter / "adapter_config.json").exists():
         raise FTError(f"there is no adapter in {adapter.parent.name}/{adapter.name}", "Train first.")
     _check_kind(PeftConfig.from_pretrained(adapter))
+    for key, shape in _shapes(weights).items():
+        _check_shape(model, key, shape)
+
+
+def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
     try:
         with safe_open(weights, "pt") as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
     except SafetensorError as error:
-        raise FTError(f"the adapter's weights cannot be read: {error}", "Train again, or restore the file.") from None
-    for key, shape in shapes.items():
-        _check_shape(model, key, shape)
+        raise FTError(f"the trained weights cannot be read: {error}", "Train again, or restore the file.") from None
 
 
 def _check_kind(config: PeftConfig) -> None:
     why = ""
     if config.peft_type != "LORA":
         why = f"it is {config.peft_type.lower()}, not LoRA"
-    elif config.use_dora:
-        why = "it is DoRA, which scales the base's own weights"
     elif config.init_lora_weights not in _BASE_IS_LEFT_ALONE:
         why = f"it began as {config.init_lora_weights}, which changes the base's own weights"
     if why:
@@ -90,7 +96,7 @@ def _check_kind(config: PeftConfig) -> None:
 
 def _check_shape(model: PreTrainedModel, key: str, shape: tuple[int, ...]) -> None:
     path, _, part = key.removeprefix("base_model.model.").rpartition(".lora_")
-    if part not in ("A.weight", "B.weight"):
+    if part not in ("A.weight", "B.weight", "magnitude_vector"):
         _refuse(f"it holds {key.removeprefix('base_model.model.')}")
     try:
         layer = model.get_submodule(path)
@@ -103,12 +109,25 @@ def _check_shape(model: PreTrainedModel, key: str, shape: tuple[int, ...]) -> No
         raise _for_another_base(f"{path} is {width} wide here and {mine} in the adapter")
 
 
+def _check_weight(model: PreTrainedModel, name: str, shape: tuple[int, ...]) -> None:
+    try:
+        here = tuple(model.get_parameter(name).shape)
+    except AttributeError:
+        raise _for_another_base(f"there is no weight {name} in this base") from None
+    if here != shape:
+        raise _for_another_base(f"{name} is {_times(here)} here and {_times(shape)} in what was trained")
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
 def _for_another_base(how: str) -> FTError:
-    return FTError(f"the adapter was trained on another base model: {how}", "Choose the base that it was trained on.")
+    return FTError(f"this was trained on another base model: {how}", "Choose the base that it was trained on.")
 
 
 def _refuse(why: str) -> None:
     raise FTError(
         f"this adapter cannot answer next to its base: {why}",
-        "Before and after are compared for plain LoRA on linear layers. Export it merged, and ask that.",
+        "Before and after are compared for LoRA and DoRA on linear layers. Export it merged, and ask that.",
     )

@@ -245,7 +245,6 @@ def test_an_adapter_that_is_gone_or_cut_short(base: Path, adapter: Path, tmp_pat
 
 
 def test_adapters_that_change_the_base_are_refused(base: Path, adapter: Path, tmp_path: Path) -> None:
-    assert "DoRA" in refused(base, make_adapter(base, tmp_path / "dora", use_dora=True))
     assert "pissa" in refused(base, make_adapter(base, tmp_path / "p", init_lora_weights="pissa"))
     whole = make_adapter(base, tmp_path / "whole", modules_to_save=["lm_head"], target_modules=["q_proj"])
     assert "lm_head" in refused(base, whole)
