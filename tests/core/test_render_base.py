@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-import torch
-from tokenizers import decoders, pre_tokenizers
-from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import AutoTokenizer
 
 from ft_core import recipe
 from ft_core.compare.engine import Engine
@@ -25,9 +23,9 @@ from ft_core.render import IGNORED, PLAIN, Renderer
 from ft_core.train import start
 from ft_core.train.sft import train_slice
 from ft_core.workspace import Job, Workspace
-from tests.core import exporting
+from tests.core import bases, exporting
+from tests.core.bases import END, byte_tokenizer
 
-END = "<|endoftext|>"
 CHAT = (
     Message("system", "Be brief."),
     Message("user", "What is red?"),
@@ -37,41 +35,14 @@ CHAT = (
 )
 
 
-def _bytes(folder: Path, **special: str) -> Path:
-    """A tokenizer of bytes alone, as GPT-2 and Pythia have it before its merges, without a chat template."""
-    folder.mkdir(parents=True, exist_ok=True)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    made = tokenizers.Tokenizer(tokenizers.models.BPE({c: i for i, c in enumerate(letters)}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.add_special_tokens([END])
-    made.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def pythia(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = _bytes(tmp_path_factory.mktemp("bases") / "tiny-pythia", bos_token=END, eos_token=END, unk_token=END)
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=264, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=512, bos_token_id=256, eos_token_id=256,
-    )  # fmt: skip
-    GPTNeoXForCausalLM(config).save_pretrained(folder)
-    return folder
+    return bases.pythia(tmp_path_factory.mktemp("bases") / "tiny-pythia")
 
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = _bytes(tmp_path_factory.mktemp("bases") / "tiny-gpt2", bos_token=END, eos_token=END)
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=257, n_embd=32, n_layer=2, n_head=2, n_positions=512, bos_token_id=256, eos_token_id=256
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    return folder
+    return bases.gpt2(tmp_path_factory.mktemp("bases") / "tiny-gpt2")
 
 
 def _trained(workspace: Workspace, base: Path, **settings: object) -> tuple[Job, list[Event]]:
@@ -149,14 +120,14 @@ def test_tools_are_refused(pythia: Path) -> None:
 
 def test_a_tokenizer_without_an_end_token_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(FTError, match="no chat template, and its tokenizer no token that ends a text") as refused:
-        Renderer.of(_bytes(tmp_path / "endless"))
+        Renderer.of(byte_tokenizer(tmp_path / "endless"))
     assert refused.value.hint
     with pytest.raises(FTError, match="endless"):
-        Renderer.of(_bytes(tmp_path / "endless", eos_token="<never>"))
+        Renderer.of(byte_tokenizer(tmp_path / "endless", eos_token="<never>"))
 
 
 def test_a_tokenizer_that_begins_texts_begins_them_here_too(tmp_path: Path) -> None:
-    folder = _bytes(tmp_path / "begins", bos_token=END, eos_token=END)
+    folder = byte_tokenizer(tmp_path / "begins", bos_token=END, eos_token=END)
     made = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     made.post_processor = tokenizers.processors.TemplateProcessing(f"{END} $A", special_tokens=[(END, 256)])
     made.save(str(folder / "tokenizer.json"))
