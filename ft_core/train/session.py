@@ -254,8 +254,8 @@ class Session:
         }
         if not stopped and self.step < self.plan.steps:
             best = self.trainer.state.best_global_step
-            text = f"The training ended at step {self.step} of {self.plan.steps}: the held-out loss has not got lower since"
-            self.say(Note(f"{text} step {best} (early stopping, patience {self.recipe.train.patience})."))
+            text = f"The training ended at step {self.step} of {self.plan.steps}: the held-out loss has not got lower"
+            self.say(Note(f"{text} since step {best} (early stopping, patience {self.recipe.train.patience})."))
         if self.step:
             if not stopped or before["seconds"] <= STOP_PATIENCE_S:
                 result |= self._keep()
