@@ -7,12 +7,21 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from ft_core import recipe
+from ft_core.data.formats import import_files
+from ft_core.data.store import Store
+from ft_core.events import Finished, Note
+from ft_core.machine import this_machine
+from ft_core.train import methods, start
+from ft_core.train.sft import train_slice
+from ft_core.workspace import Workspace
+from tests.core import bases
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,8 +66,39 @@ def test_every_shipped_recipe_parses_and_survives_a_round_trip(path: Path) -> No
     assert recipe.parse(recipe.dump(parsed)) == parsed
 
 
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_shipped_recipe_takes_two_steps(path: Path, workspace: Workspace, bare: Path) -> None:
+    """Its rows, its way to learn and its settings, on a model of two layers in place of its own."""
+    wanted = recipe.load(path)
+    files = [path.parent / file for file in wanted.data.files]
+    if not all(file.exists() for file in files):
+        pytest.skip("its rows are put beside it by hand")
+    project = workspace.project("shipped", create=True)
+    with Store(project.data) as store:
+        store.set_system(wanted.data.system)
+        assert import_files(store, files).added
+    method = "lora" if methods.why_not(wanted.train.method, this_machine()) else wanted.train.method
+    train = replace(wanted.train, method=method, steps=2, precision="fp32", max_length=2048)  # a token is a byte here
+    wanted = replace(wanted, model=recipe.ModelRecipe(bare.name), train=train)
+    said = list(train_slice(start.create(project, wanted, bare.parent), None))
+    assert isinstance(said[-1], Finished) and said[-1].result["steps"] == 2
+    assert not [event.text for event in said if isinstance(event, Note) and "left out" in event.text]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bases.pythia(tmp_path_factory.mktemp("bases") / "tiny", context=2048)
+
+
 def test_there_are_recipes() -> None:
-    assert {"quick_look", "question_answering"} <= {p.stem for p in RECIPES}
+    assert {p.stem for p in RECIPES} >= {
+        "quick_look",
+        "voice_and_facts",
+        "question_answering",
+        "saturn_contexts",
+        "dpo_from_votes",
+        "three_questions_70m",
+    }
 
 
 def test_the_trees_name_what_is_there() -> None:

@@ -35,10 +35,10 @@ def byte_tokenizer(folder: Path, **special: str) -> Path:
     return folder
 
 
-def pythia(folder: Path) -> Path:
+def pythia(folder: Path, context: int = 512) -> Path:
     config = GPTNeoXConfig(
         vocab_size=264, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=512, bos_token_id=END_ID, eos_token_id=END_ID,
+        max_position_embeddings=context, bos_token_id=END_ID, eos_token_id=END_ID,
     )  # fmt: skip
     return _saved(GPTNeoXForCausalLM, config, folder)
 
