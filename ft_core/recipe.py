@@ -133,6 +133,9 @@ class TrainRecipe:
     patience: int = _number(0, 0, 1000)
     """End the training once the held-out loss has not got lower for so many looks in a row (early stopping); 0 never
     ends it early."""
+    mirror: tuple[str, ...] = ()
+    """Where checkpoints and the result are copied to while it trains: folders relative to the recipe, or addresses
+    such as s3://bucket/runs (fsspec). A copy that fails is told, and never ends the training."""
     probes: tuple[str, ...] = ()
     """Prompts that the model answers while it trains; empty takes two from the held-out rows."""
     seed: int = _number(0, 0, 2**31 - 1)
@@ -309,6 +312,9 @@ def _section(cls: type, value: Any, where: str) -> Any:
             _refuse_absolute(file, f"{where}: files")
     if isinstance(section, ModelRecipe):
         _refuse_absolute(section.base, f"{where}: base")
+    if isinstance(section, TrainRecipe):
+        for target in section.mirror:
+            _refuse_absolute(target.removeprefix("file://"), f"{where}: mirror")
     return section
 
 
@@ -358,9 +364,13 @@ def checked(section: Any) -> Any:
 
 
 def rebase(recipe: Recipe, old: Path, new: Path) -> Recipe:
-    """The same recipe for another folder: a base that is a folder relative to `old` becomes relative to `new`."""
-    base = recipe.model.base
-    if base == BUILTIN or not (old / base).is_dir():
-        return recipe
-    moved = os.path.relpath((old / base).resolve(), new.resolve())
-    return replace(recipe, model=replace(recipe.model, base=Path(moved).as_posix()))
+    """The same recipe for another folder: folders relative to `old`, of base and mirror, become relative to `new`."""
+
+    def moved(path: str) -> str:
+        return Path(os.path.relpath((old / path).resolve(), new.resolve())).as_posix()
+
+    base, mirror = recipe.model.base, recipe.train.mirror
+    if base != BUILTIN and (old / base).is_dir():
+        recipe = replace(recipe, model=replace(recipe.model, base=moved(base)))
+    places = tuple(place if "://" in place else moved(place) for place in mirror)
+    return replace(recipe, train=replace(recipe.train, mirror=places))

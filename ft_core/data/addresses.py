@@ -99,8 +99,8 @@ def _download(address: str, target: IO[bytes], meter: Meter, token: str | bool |
         raise FTError(f"{protocol}:// needs a package that is not installed: {error}", _package(protocol)) from None
     except FileNotFoundError:
         raise FTError(f"there is no file {name}", "Check the address; one that is private needs a login.") from None
-    except _errors() as error:
-        raise FTError(f"{name} cannot be read: {_said(error)}", "Check address, login and network.") from None
+    except failures() as error:
+        raise FTError(f"{name} cannot be read: {said(error)}", "Check address, login and network.") from None
     if reason:
         raise FTError(f"{name} was not copied to its end: {reason}", "Try again.")
 
@@ -113,11 +113,13 @@ def _package(protocol: str) -> str:
     return f"pip install {package}" if package else said or "See the documentation of fsspec."
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def failures() -> tuple[type[Exception], ...]:
+    """What drivers raise when a place cannot be reached, read or written."""
     loaded = [getattr(sys.modules[m], n) for m, n in _OF_DRIVERS if hasattr(sys.modules.get(m), n)]
     return (OSError, ValueError, httpx.HTTPError, *loaded)
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
+    """The first line of such an error, without queries of addresses."""
     text = (str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"https?://\S+", lambda found: shown(found[0]), text)[:200]

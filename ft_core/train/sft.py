@@ -17,7 +17,7 @@ from .. import recipe
 from ..data.freeze import frozen
 from ..events import Event, Finished, Note, Progress, Stopped, fold, read
 from ..workspace import Job
-from . import checkpoints, report
+from . import checkpoints, mirror, report
 from .plan import Plan
 
 
@@ -70,6 +70,7 @@ def _report(job: Job, last: Event) -> Iterator[Event]:
         report.write(job, last)
     except OSError as error:
         yield Note(f"The report could not be written: {error.strerror}.", "warning")
+    yield from mirror.copy_result(job, recipe.load(job.recipe).train.mirror)
 
 
 def _train(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> None:

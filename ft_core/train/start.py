@@ -15,7 +15,7 @@ from ..events import EventWriter, Note, State
 from ..machine import this_machine
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
-from . import checkpoints, extra, methods, models
+from . import checkpoints, extra, methods, mirror, models
 
 
 def start(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
@@ -65,6 +65,7 @@ def create(project: Project, wanted: Recipe, recipe_folder: Path | None = None) 
     models.require(wanted.model.base, wanted.model.revision, folder)
     methods.require(wanted.train.method, this_machine())
     extra.check(wanted.train.extra)
+    mirror.check(wanted.train.mirror)
     job = jobs.create(project, "train", wanted)
     with ExitStack() as unless_done:  # a refusal, or Ctrl-C while many rows are frozen, leaves no job behind
         unless_done.callback(shutil.rmtree, job.path)

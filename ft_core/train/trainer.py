@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -37,6 +38,9 @@ class Watcher(Protocol):
 
     def must_end(self, step: int) -> bool:
         """Whether to save and end after this step."""
+
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint was written to its end."""
 
     def named(self, indices: list[int]) -> list[int]:
         """The ids of rows to train, by which people know them."""
@@ -127,6 +131,7 @@ class Trainer(SFTTrainer):
         checkpoints.make_room(self.job, step, best, self._checkpoint_bytes())
         with faults.writing(f"the checkpoint of step {step}", checkpoints.folder(self.job, step), self.job):
             super()._save_checkpoint(model, trial)
+        self.watcher.saved(checkpoints.folder(self.job, step))
         checkpoints.prune(self.job, best if self.recipe.keep == "best" else None)
 
     def _checkpoint_bytes(self) -> int:
