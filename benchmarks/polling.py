@@ -69,7 +69,7 @@ def measure(project: Project, steps: int, pages: int, rounds: int) -> dict[str, 
     job, writer = write_run(project, steps)
     memory = psutil.Process().memory_info
     given = {page.project: project.name, page.stamp: "", page.turns: [0]}
-    places = {part.at: "" for part in page.parts.values() if part.at}
+    places = {part.at: part.at.value for part in page.parts.values() if part.at}
     page.show(project)  # what does not depend on the run is looked at once
     found = {"before_mb": memory().rss / 1e6}
     page.runs.__init__()

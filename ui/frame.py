@@ -32,15 +32,15 @@ class Frame:
 class Tab(Protocol):
     notice: gr.HTML
     """Where the tab says what went wrong."""
-    at: gr.Textbox | None
-    """Hidden: the run that the page looks at on this tab, '' for the newest."""
+    at: gr.Textbox | gr.State | None
+    """Hidden: the run that the page looks at on this tab; `tick` is given its value."""
     shown: list[Any]
     """The components that `show` fills, the notice among them."""
 
     def show(self, project: Project) -> dict[Any, Any]:
         """Everything the tab shows of a project, from disk: on load, and when another project is opened."""
 
-    def tick(self, project: Project, at: str) -> dict[Any, Any]:
+    def tick(self, project: Project, at: Any) -> dict[Any, Any]:
         """The part of it that jobs change; never a component that a person types into."""
 
 

@@ -24,7 +24,7 @@ Found = Sequence[tuple[Job, JobView]]
 
 @dataclass(frozen=True)
 class Looking:
-    """What one page looks at; it travels as text in a hidden field."""
+    """What one page looks at; its state has it as text."""
 
     run: str = ""
     """A job's id; '' is the one that runs, else the newest."""

@@ -24,7 +24,9 @@ class RunSide:
     def __init__(self, frame: Frame):
         self.frame = frame
         self.curves = chart.Curves()
-        self.at = gr.Textbox(visible="hidden", elem_id="run")
+        # What the page looks at, in a list of one that handlers write into: a poll that began before somebody chose
+        # another run, or was sent before the answer came, sees the choice and does not draw over it.
+        self.at = gr.State([""])
         with gr.Row(elem_classes="ft-status"):
             self.state = panel(elem_id="run-state")
             self.stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False, scale=0)
@@ -42,11 +44,12 @@ class RunSide:
         name = self.frame.project
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-        def do(name: str, at: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        def do(name: str, at: list[str], event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
             project = self.frame.open(request, name)
             if event.do == "again":
                 return repeat(project, project.job(event.job))
-            return self.show(project, self._done(project, Looking.of(at), event))
+            at[0] = str(self._done(project, Looking.of(at[0]), event))
+            return self.show(project, at)
 
         self.stop.click(tell(self.end), [name, self.at], outputs, **quiet)
         self.resume.click(tell(self.go_on), [name, self.at], outputs, **quiet)
@@ -55,14 +58,18 @@ class RunSide:
 
     # --- what it shows
 
-    def show(self, project: Project, looking: Looking) -> dict[Any, Any]:
+    def tick(self, project: Project, at: list[str]) -> dict[Any, Any]:
+        before = at[0]
+        update = self.show(project, at)
+        return update if at[0] == before else {}
+
+    def show(self, project: Project, at: list[str]) -> dict[Any, Any]:
         found = self.frame.runs.of_kind(project, "train")
-        looking = looking.among(found)
+        looking = Looking.of(at[0]).among(found)
         job, view = looking.at(found) or (None, JobView())
         listed = run_list.lines(found, looking)
         over = view.state.over
         return {
-            self.at: str(looking),
             self.state: run_panel(view) if job else draw("run_empty"),
             self.figures: figures_panel(view),
             self.stop: gr.Button("Stop", visible=bool(job) and not over, interactive=True),
@@ -91,14 +98,14 @@ class RunSide:
 
     # --- what a person does
 
-    def end(self, name: str, at: str, request: gr.Request) -> dict[Any, Any]:
-        jobs.stop(self._job(self.frame.open(request, name), at))
+    def end(self, name: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
+        jobs.stop(self._job(self.frame.open(request, name), at[0]))
         return {self.stop: gr.Button("Stopping …", interactive=False)}
 
-    def go_on(self, name: str, at: str, request: gr.Request) -> dict[Any, Any]:
+    def go_on(self, name: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
         project = self.frame.open(request, name)
-        jobs.resume(self._job(project, at))
-        return self.show(project, Looking.of(at))
+        jobs.resume(self._job(project, at[0]))
+        return self.show(project, at)
 
     def _done(self, project: Project, looking: Looking, event: gr.EventData) -> Looking:
         """Does what a button of the list or of the run asks for; returns what is looked at after it."""

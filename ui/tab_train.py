@@ -56,7 +56,7 @@ class TrainTab:
         self._listen()
 
     def _inputs(self) -> None:
-        self.base = gr.Dropdown(base_models(this_machine()), label="Base model", filterable=True,
+        self.base = gr.Dropdown(base_models(this_machine(), TrainRecipe()), label="Base model", filterable=True,
                                 allow_custom_value=True, elem_id="base",
                                 info="Or the id of any chat model on the Hugging Face Hub.")  # fmt: skip
         self.preset = gr.Radio(list(recipe.PRESETS), label="How thorough", elem_id="preset", elem_classes="ft-list")
@@ -86,19 +86,20 @@ class TrainTab:
         self.base.input(tell(self.take_base), [name, self.base], [self.preset, *follows], **quiet)
         for field, widget in {**self.knobs, "heldout": self.heldout}.items():
             gr.on([widget.input], tell(self._take(field)), [name, widget], [self.preset, *follows], **quiet)
-        self.go.click(tell(self.train), [name, self.go], self.shown, **quiet)
+        self.go.click(tell(self.train), [name, self.go, self.at], self.shown, **quiet)
         self.side.listen(tell, self.shown, self.repeat)
         self.file.listen(self.take_whole, self.shown)
 
     # --- what it shows
 
     def show(self, project: Project) -> dict[Any, Any]:
+        anew = [""]
         return {**self._settings(project), **self._prepared(project), self.notice: "", self.file.notice: "",
-                **self.side.show(project, Looking())}  # fmt: skip
+                self.at: anew, **self.side.show(project, anew)}  # fmt: skip
 
-    def tick(self, project: Project, at: str) -> dict[Any, Any]:
+    def tick(self, project: Project, at: list[str]) -> dict[Any, Any]:
         return {**self._look(project, self.recipes.of(project)), **self._prepared(project),
-                **self.side.show(project, Looking.of(at))}  # fmt: skip
+                **self.side.tick(project, at)}  # fmt: skip
 
     def preparation(self, project: Project) -> str:
         """Changes as the built-in model comes."""
@@ -214,11 +215,12 @@ class TrainTab:
 
         return take
 
-    def train(self, name: str, said: str, request: gr.Request) -> dict[Any, Any]:
+    def train(self, name: str, said: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
         """`said` is what stood on the button: only who was told that this one waits gets one that waits."""
         project = self.frame.open(request, name)
         self.start_now(project, waits=said.startswith(_AFTER))
-        return {**self._look(project, self.recipes.of(project)), **self.side.show(project, Looking())}
+        at[0] = str(replace(Looking.of(at[0]), run=""))
+        return {**self._look(project, self.recipes.of(project)), **self.side.show(project, at)}
 
     def start_now(self, project: Project, waits: bool = False) -> Job:
         """Starts a training by the project's recipe. Raises FTError when it cannot begin, and when one is under way
@@ -242,12 +244,12 @@ def headings() -> dict[str, list[str]]:
     return found
 
 
-def base_models(machine: Machine) -> list[tuple[str, str]]:
-    """What the picker offers: name, licence and whether it fits this machine; and what a recipe calls it."""
-    have = machine.gpu_memory_bytes or machine.memory_bytes
+def base_models(machine: Machine, train: TrainRecipe) -> list[tuple[str, str]]:
+    """What the picker offers: name, licence and whether this training fits the machine; and what a recipe calls it."""
     found = []
     for model in models.catalog():
-        fits = "fits" if model.lora_gpu_gb * 1e9 <= have else f"wants {model.lora_gpu_gb:.0f} GB"
+        fit, wanted = models.fit(model, train, machine)
+        fits = fit if fit == "fits" else f"{fit}, wants {say.memory(wanted)}"
         parts = [model.title, model.licence, *(["asks for access"] if model.gated else []), fits]
         found.append((" · ".join(parts), model.base))
     return found
