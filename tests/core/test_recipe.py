@@ -26,8 +26,10 @@ def values(section: type) -> dict[str, st.SearchStrategy]:
         kind, limits = get_type_hints(section)[knob.name], knob.metadata
         if is_dataclass(kind):
             found[knob.name] = st.builds(kind, **values(kind))
-        elif knob.name in ("files", "base"):
-            found[knob.name] = st.lists(RELATIVE, max_size=3).map(tuple) if knob.name == "files" else RELATIVE
+        elif knob.name == "base":
+            found[knob.name] = RELATIVE
+        elif knob.name in ("files", "mirror"):
+            found[knob.name] = st.lists(RELATIVE, max_size=3).map(tuple)
         elif get_origin(kind) is tuple:
             found[knob.name] = st.lists(TEXT, max_size=3).map(tuple)
         elif get_origin(kind) is dict:
