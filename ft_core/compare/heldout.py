@@ -23,6 +23,7 @@ from ..errors import FTError
 from ..events import Event, Finished, Progress, Started, Stopped
 from ..render import Rendered, Renderer
 from ..train.loss import row_losses
+from ..train.rows import side
 from ..workspace import Job, write_whole
 from . import apart
 
@@ -32,11 +33,12 @@ ROWS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class RowLoss:
-    """One held-out row. The losses are summed over its learnt tokens, in nats."""
+    """One held-out row as the training would learn it: of a pair the better answer, of texts a block, whose id is that
+    of the text with which it begins. The losses are summed over its learnt tokens, in nats."""
 
     id: int
     tokens: int
-    """Learnt tokens; 0 when max_length cut them all away, and then the row says nothing."""
+    """Learnt tokens, at least 1."""
     before: float
     after: float
 
@@ -137,11 +139,13 @@ def _heldout_rows(job: Job, renderer: Renderer) -> tuple[list[int], list[Rendere
     rows = [row for row in read_frozen(job.dataset) if row.split == "heldout"]
     if not rows:
         raise FTError(f"no row was held out when {job.id} was trained", "Hold some out under Data, then train again.")
-    longest = recipe.load(job.recipe).train.max_length
-    examples = [renderer.example(row.conversation, longest) for row in rows]
-    if not any(example.learnt for example in examples):
-        raise FTError(f"no held-out row has an answer within {longest} tokens", "Raise max_length, and train again.")
-    return [row.id for row in rows], examples
+    train = recipe.load(job.recipe).train
+    found = side(rows, renderer, train, [])  # the training has said what cannot be used
+    if not found.rows:
+        raise FTError(
+            f"no held-out row has an answer within {train.max_length} tokens", "Raise max_length, and train again."
+        )
+    return found.ids, found.rows
 
 
 def _summary(rows: tuple[RowLoss, ...]) -> Heldout:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from ft_core import events, jobs, recipe
+from ft_core.compare import heldout
 from ft_core.conversation import Conversation, Message
 from ft_core.data.freeze import read_frozen
 from ft_core.data.store import Store
@@ -153,6 +154,13 @@ def test_better_answers_gain(whole_run: Job) -> None:
     assert result["heldout_accuracy"] == 1.0
     assert list(_figures(whole_run, "heldout_accuracy")) == [3, 5]
     assert _figures(whole_run, "heldout_loss")[0] == pytest.approx(result["heldout_before"])
+
+
+def test_the_evaluation_measures_the_better_answers_too(whole_run: Job) -> None:
+    result = events.fold(events.read(whole_run.events)[0]).result
+    found = heldout.evaluate(whole_run)
+    assert found.before == pytest.approx(result["heldout_before"], abs=1e-5)
+    assert found.after == pytest.approx(result["heldout_after"], abs=1e-5)
 
 
 def test_the_last_answers_alone_are_learnt_and_measured(whole_run: Job, base: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ft_core import recipe
+from ft_core.compare import heldout
 from ft_core.conversation import Conversation, Message
 from ft_core.data.freeze import FrozenRow, read_frozen
 from ft_core.data.store import Store
@@ -151,6 +152,9 @@ def test_it_learns_and_the_figures_are_of_all_tokens(workspace: Workspace, base:
             nats += model(input_ids=ids, labels=ids).loss.item() * (len(block.ids) - 1)
             tokens += len(block.ids) - 1
     assert nats / tokens == pytest.approx(result["heldout_before"], abs=1e-5)
+    evaluated = heldout.evaluate(job)
+    assert evaluated.before == pytest.approx(result["heldout_before"], abs=1e-5)
+    assert evaluated.after == pytest.approx(result["heldout_after"], abs=1e-5)
 
 
 def test_the_probes_are_beginnings_to_go_on_from(workspace: Workspace, base: Path) -> None:
