@@ -49,6 +49,14 @@ class Action:
 
 
 @dataclass(frozen=True)
+class Knob:
+    """A field of the recipe's train section, and the value that takes a finding away."""
+
+    field: str
+    value: int | float | str
+
+
+@dataclass(frozen=True)
 class Finding:
     """One thing to look at. `blocking` means that training on this makes no sense, or cannot work."""
 
@@ -61,6 +69,8 @@ class Finding:
     """The first ROWS ids."""
     actions: tuple[Action, ...] = ()
     """The most likely one first."""
+    knobs: tuple[Knob, ...] = ()
+    """Settings each of which would take it away; the most likely one first."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +245,8 @@ def _about_model(model: _Model, rows: int, max_length: int) -> Iterator[Finding]
         text = f"{counted(len(ids))} cut at {max_length:,} tokens; {model.lost:,} tokens of answers are not learnt"
         hint = f"Raise the longest conversation (max_length) to {enough:,}, or shorten them."
         raise_it = Action("max_length", "cut", enough)
-        yield _finding("cut", "advisory", ids, text, hint, raise_it, *_actions("cut"))
+        finding = _finding("cut", "advisory", ids, text, hint, raise_it, *_actions("cut"))
+        yield replace(finding, knobs=(Knob("max_length", enough),))
 
 
 def _finding(

@@ -17,11 +17,15 @@ import yaml
 
 from .. import jobs
 from ..errors import FTError
-from ..recipe import BUILTIN, Recipe
+from ..machine import Machine
+from ..recipe import BUILTIN, Recipe, TrainRecipe
 from ..render import Renderer
 from ..workspace import Workspace, write_whole
 from . import download
+from .estimate import Shape, Work, estimate
+from .hardware import Fit, fits
 
+TYPICAL_TOKENS = 512
 CATALOG = Path(__file__).resolve().parents[2] / "space_config" / "models.yaml"
 
 
@@ -38,15 +42,24 @@ class BaseModel:
     """Whether its owner wants to be asked on the Hub first."""
     context: int
     """Tokens it can see at once."""
-    lora_gpu_gb: float
-    """GPU memory that LoRA wants at 16 bits, 512 tokens and micro-batches of 2 rows."""
-    qlora_gpu_gb: float
-    """The same with a base of 4 bits."""
+    config: dict[str, int]
+    """Its sizes, in the words of its config.json (estimate.Shape.described)."""
 
 
 def catalog() -> list[BaseModel]:
     """The models that the picker offers, small ones first."""
     return [BaseModel(**entry) for entry in yaml.safe_load(CATALOG.read_text(encoding="utf-8"))]
+
+
+def fit(model: BaseModel, train: TrainRecipe, machine: Machine) -> tuple[Fit, int]:
+    """Whether training `model` by this recipe goes into the machine's memory, and how many bytes it wants.
+
+    Without rows to look at: rows of up to TYPICAL_TOKENS, half of each learnt.
+    """
+    longest = min(train.max_length, TYPICAL_TOKENS)
+    work = Work(rows=100, tokens=50 * longest, heldout_tokens=5 * longest, longest=longest, learnt=longest // 2)
+    said = estimate(Shape.described(model.config), train, machine, work)
+    return fits(said, machine.gpu_memory_bytes or machine.memory_bytes), said.memory_bytes
 
 
 def is_ready(workspace: Workspace) -> bool:

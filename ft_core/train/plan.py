@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from itertools import accumulate
 
 from ..recipe import TrainRecipe
 
@@ -60,6 +61,35 @@ def micro_batches(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[l
     if rest:
         steps.append(rest)
     return [step[i : i + recipe.micro_batch] for step in steps for i in range(0, len(step), recipe.micro_batch)]
+
+
+class Ahead:
+    """Input tokens, without padding, that a run has before it; steps have different lengths."""
+
+    def __init__(self, lengths: list[int], recipe: TrainRecipe):
+        self.lengths = lengths
+        self.recipe = recipe
+        self.plan = Plan.of(len(lengths), recipe)
+        self._sums: dict[int, list[int]] = {}
+
+    def tokens(self, step: int) -> int:
+        """Of the steps after `step`."""
+        return self._until(self.plan.steps) - self._until(step)
+
+    def _until(self, step: int) -> int:
+        epoch, at = divmod(step, self.plan.steps_an_epoch)
+        return epoch * sum(self.lengths) + (self._epoch(epoch)[at - 1] if at else 0)
+
+    def _epoch(self, epoch: int) -> list[int]:
+        """Of its steps up to each, that one included."""
+        if epoch not in self._sums:
+            if len(self._sums) > 2:
+                self._sums.clear()
+            each = math.ceil(self.recipe.batch_size / self.recipe.micro_batch)
+            some = [sum(self.lengths[i] for i in rows) for rows in micro_batches(self.lengths, self.recipe, epoch)]
+            steps = [sum(some[i : i + each]) for i in range(0, len(some), each)]
+            self._sums[epoch] = list(accumulate(steps))
+        return self._sums[epoch]
 
 
 def rows_of(lengths: list[int], recipe: TrainRecipe, step: int) -> list[int]:

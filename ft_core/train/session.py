@@ -29,10 +29,11 @@ from ..machine import this_machine
 from ..render import Rendered, Renderer
 from ..workspace import Job, write_whole
 from . import base, checkpoints, faults, methods, preference, probes, rows, weights
+from .estimate import Work, promised
 from .heldout import CURVE_ROWS, Heldout
 from .loss import ROWS_AT_ONCE, fp32_arithmetic, row_losses
 from .model import best_attention, best_device, best_precision, learning, load_base, use_all_cores, use_one_gpu
-from .plan import Plan
+from .plan import Ahead, Plan
 from .trainer import Trainer
 
 STOP_PATIENCE_S = 30
@@ -56,6 +57,7 @@ class Session:
         self.ended_early = False
         self.clock = faults.Clock()
         self.look_seconds: list[float] = []
+        self.first_look = 0.0
 
     def run(self) -> None:
         """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
@@ -67,11 +69,14 @@ class Session:
         self.say(Started(self.plan.steps))
         self._say_how_it_goes_on()
         self._load_model()
+        self.promised = promised(self.job, self.base, self.recipe, self._work())
         before = self._before()
         self.model = learning(self.model, self.recipe.train)
         self.trainer = self._trainer()
+        began = time.monotonic()
         if self.step == 0:
             self._answer_probes()
+        self.first_look = before["seconds"] + time.monotonic() - began
         if self.last:
             self.trainer.state = self._state_of(self.last)
         if not self._is_over() and not self._is_stopped():
@@ -141,6 +146,7 @@ class Session:
             raise FTError("no row has anything to learn", rows.NEEDED[self.recipe.train.learns])
         self.probes = probes.choose(self.frozen, self.recipe.train)
         self.plan = Plan.of(len(self.rows.train), self.recipe.train)
+        self.ahead = Ahead([len(row.ids) for row in self.rows.train], self.recipe.train)
 
     def _load_model(self) -> None:
         self._progress("loading the model")
@@ -155,6 +161,16 @@ class Session:
         train = self.recipe.train
         attention = best_attention(device, self.rows.longest)
         self.model = load_base(self.base, train.precision, device, attention, train.method)
+
+    def _work(self) -> Work:
+        trained = [*self.rows.train, *self.rows.train_worse]
+        return Work(
+            rows=len(self.rows.train),
+            tokens=sum(len(row.ids) for row in trained),
+            heldout_tokens=sum(len(row.ids) for row in (*self.rows.heldout, *self.rows.heldout_worse)),
+            longest=self.rows.longest,
+            learnt=max(row.learnt for row in trained),
+        )
 
     def _trainer(self) -> Trainer:
         args = (self.model, self.tokenizer, self.rows, self.recipe.train, self.job, self)
@@ -273,6 +289,7 @@ class Session:
             "tokens_per_s": sum(entry["tokens"] for entry in steps) / seconds if seconds else None,
             "peak_memory_bytes": _memory_peak(),
             "seconds": seconds,
+            **self.promised,
         }
         self.say(Stopped(self.step, result) if stopped else Finished(result))
 
@@ -353,11 +370,20 @@ class Session:
         return fmean(recent) if recent else 0.0
 
     def _progress(self, what: str) -> None:
-        eta = None
-        if self._step_seconds():
-            looks = sum(step > self.step for step in self.plan.looks())
-            eta = (self.plan.steps - self.step) * self._step_seconds() + looks * fmean(self.look_seconds or [0.0])
-        self.say(Progress(self.step, self.plan.steps, eta, what))
+        self.say(Progress(self.step, self.plan.steps, self._seconds_left(), what))
+
+    def _seconds_left(self) -> float | None:
+        """By the tokens that are left, at the speed of late, and the looks; None before the first step."""
+        history = self.trainer.state.log_history if self.trainer else []
+        recent = history[1:][-20:] or history  # the first step warms up
+        if not recent:
+            return None
+        done = self.ahead.tokens(self.step - len(recent)) - self.ahead.tokens(self.step)
+        left = self.ahead.tokens(self.step) * sum(entry["seconds"] for entry in recent) / done
+        looks = sum(step > self.step for step in self.plan.looks())
+        if looks:  # the last one is over all rows, as the first was
+            left += self.first_look + (looks - 1) * fmean(self.look_seconds or [self.first_look])
+        return left
 
 
 def _memory_now() -> int:

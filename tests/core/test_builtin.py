@@ -19,6 +19,7 @@ from ft_core.render import Renderer
 from ft_core.train import builtin as making
 from ft_core.train import models
 from ft_core.train.builtin import ensure_builtin, verify
+from ft_core.train.estimate import Shape
 from ft_core.train.models import PreparationNote, prepare_status
 from ft_core.workspace import Workspace
 
@@ -146,5 +147,6 @@ def test_the_catalog_is_whole():
     assert found[-1].parameters > 8e9
     sizes = [m.parameters for m in found]
     assert sizes == sorted(sizes)
-    assert all(m.lora_gpu_gb >= m.qlora_gpu_gb for m in found)
+    for model in found:
+        assert Shape.described(model.config).parameters == pytest.approx(model.parameters, rel=1e-3), model.base
     assert {m.gated for m in found} == {True, False}

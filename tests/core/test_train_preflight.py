@@ -113,14 +113,15 @@ def test_the_last_run_of_the_same_model_corrects_the_time(project):
     after = preflight(project, Recipe()).estimate.seconds
     assert after > 3 * before
     other = Recipe(model=ModelRecipe(base="another/model"))
-    assert estimating.measured_speed(project, other.model.base) is None
+    assert estimating.measured_speed(project, other) is None
+    assert estimating.measured_speed(project, Recipe(train=TrainRecipe(method="full"))) is None
 
 
 def test_the_shape_of_the_builtin_model_is_counted_right(builtin):
     shape = Shape.of(builtin)
     assert shape.parameters == pytest.approx(134_515_008, rel=1e-3)
-    adapters = estimate(shape, TrainRecipe(rank=16), TWO_CORES, Work(72, 5000, 500, 100)).parts[
-        "adapters and optimizer"
+    adapters = estimate(shape, TrainRecipe(rank=16), TWO_CORES, Work(72, 5000, 500, 100, 50)).parts[
+        "trained weights and optimizer"
     ]
     assert adapters == 16 * 4_884_480  # as peft counts LoRA of rank 16 on all linear layers
 
@@ -128,7 +129,7 @@ def test_the_shape_of_the_builtin_model_is_counted_right(builtin):
 def test_time_follows_the_work(builtin):
     shape = Shape.of(builtin)
     quick = recipe.preset("Quick look").train
-    work = Work(rows=72, tokens=4500, heldout_tokens=500, longest=110)
+    work = Work(rows=72, tokens=4500, heldout_tokens=500, longest=110, learnt=60)
     seconds = estimate(shape, quick, TWO_CORES, work).seconds
     assert 60 < seconds < 180  # about two minutes on two cores
     assert estimate(shape, quick, replace(TWO_CORES, cores=4), work).seconds < 0.75 * seconds
