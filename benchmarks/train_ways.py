@@ -77,8 +77,8 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str) -> list[dict[str, 
 
     from ft_core.recipe import TrainRecipe
     from ft_core.render import Rendered
-    from ft_core.train.fast import use_fast_lora
-    from ft_core.train.model import add_adapter, best_attention, best_device, best_precision, load_base, use_all_cores
+    from ft_core.train.model import best_attention, best_device, best_precision, learning, load_base, use_all_cores
+    from ft_core.train.rows import Rows
     from ft_core.train.trainer import Trainer
 
     use_all_cores()
@@ -89,13 +89,12 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str) -> list[dict[str, 
     if fixed:
         recipe = replace(recipe, warmup=0.0, schedule="constant")
     examples = [Rendered(tuple(ids), tuple(labels)) for ids, labels in zip(rows["ids"], rows["labels"])]
-    longest = max(len(example.ids) for example in examples)
-    model = add_adapter(load_base(Path(rows["base"]), precision, device, best_attention(device, longest)), recipe)
-    use_fast_lora(model)
+    given = Rows(examples, [], list(range(len(examples))), [], [], [])
+    model = learning(load_base(Path(rows["base"]), precision, device, best_attention(device, given.longest)), recipe)
     with tempfile.TemporaryDirectory() as folder:
         job = SimpleNamespace(checkpoints=Path(folder), path=Path(folder))
         watcher = _Watcher()
-        Trainer(model, AutoTokenizer.from_pretrained(rows["base"]), examples, recipe, job, watcher).train()
+        Trainer(model, AutoTokenizer.from_pretrained(rows["base"]), given, recipe, job, watcher).train()
     return watcher.steps
 
 
@@ -113,6 +112,12 @@ class _Watcher:
 
     def must_end(self, step: int) -> bool:
         return False
+
+    def saved(self, checkpoint: Path) -> None:
+        pass
+
+    def named(self, indices: list[int]) -> list[int]:
+        return indices
 
 
 def _sft(
