@@ -134,6 +134,14 @@ class Trainer(SFTTrainer):
         self.watcher.saved(checkpoints.folder(self.job, step))
         checkpoints.prune(self.job, best if self.recipe.keep == "best" else None)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The weights alone: the tokenizer is the base's, and as large as a small adapter."""
+        tokenizer, self.processing_class = self.processing_class, None
+        try:
+            super()._save(output_dir, state_dict)
+        finally:
+            self.processing_class = tokenizer
+
     def _checkpoint_bytes(self) -> int:
         """At most: the weights that are saved, AdamW's two moments of those that learn, some words a step."""
         learning = sum(p.numel() * p.element_size() for p in self.model.parameters() if p.requires_grad)
