@@ -64,7 +64,12 @@ class Mirror:
             return
         kept = self.job.path / ".mirror" / checkpoint.name
         shutil.rmtree(kept, ignore_errors=True)
-        shutil.copytree(checkpoint, kept, copy_function=os.link)
+        try:
+            shutil.copytree(checkpoint, kept, copy_function=os.link)
+        except OSError as error:  # shutil.Error is one; a disk that knows no links, or is full
+            shutil.rmtree(kept, ignore_errors=True)
+            self.say(Note(f"{checkpoint.name} was not copied: {str(error)[:200]}", "warning"))
+            return
         with self.changed:
             replaced, self.waiting = self.waiting, kept
             self.changed.notify()

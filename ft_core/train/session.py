@@ -32,6 +32,7 @@ from . import base, checkpoints, faults, methods, preference, probes, rows, weig
 from .estimate import Work, promised
 from .heldout import CURVE_ROWS, Heldout
 from .loss import ROWS_AT_ONCE, fp32_arithmetic, row_losses
+from .mirror import Mirror
 from .model import best_attention, best_device, best_precision, learning, load_base, use_all_cores, use_one_gpu
 from .plan import Ahead, Plan
 from .trainer import Trainer
@@ -56,11 +57,18 @@ class Session:
         self.reference = preference.NO_REFERENCE
         self.ended_early = False
         self.clock = faults.Clock()
+        self.mirror = Mirror(job, self.recipe.train.mirror, say)
         self.look_seconds: list[float] = []
         self.first_look = 0.0
 
     def run(self) -> None:
         """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
+        try:
+            self._run()
+        finally:
+            self.mirror.close()
+
+    def _run(self) -> None:
         use_all_cores()
         use_one_gpu()
         methods.require(self.recipe.train.method, this_machine())
@@ -117,6 +125,9 @@ class Session:
             seconds += max(self.look_seconds, default=0.0)
         self.ended_early = self.must_end_within(2 * seconds + 1.0)  # the checkpoint takes about a second
         return self.ended_early
+
+    def saved(self, checkpoint: Path) -> None:
+        self.mirror.offer(checkpoint)
 
     def named(self, indices: list[int]) -> list[int]:
         return [self.rows.train_ids[i] for i in indices]
@@ -291,6 +302,7 @@ class Session:
             "seconds": seconds,
             **self.promised,
         }
+        self.mirror.close()
         self.say(Stopped(self.step, result) if stopped else Finished(result))
 
     def _keep(self) -> dict[str, Any]:
