@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     resume = _verb(sub, verbs.resume, "go on with a job that was stopped, failed or interrupted")
     resume.add_argument("job")
     resume.add_argument("--steps", type=int, metavar="N", help="of a training, also a finished one: until N in all")
+    rename = _verb(sub, verbs.rename, "give a job a name, which `jobs` lists and the page shows")
+    rename.add_argument("job")
+    rename.add_argument("name")
     chat = _verb(sub, verbs.chat, "ask the model before and after training, in one batch")
     chat.add_argument("prompt")
     chat.add_argument("--side", choices=("before", "after", "both"), default="both")
@@ -233,7 +236,9 @@ def _export(sub: Any) -> None:
     export.add_argument("--name", help="the model's name")
     export.add_argument("--host", help="address of a running Ollama (default: OLLAMA_HOST, else this machine's)")
     export.add_argument("--repo", help="the Hub repository, user/name; the token is read from HF_TOKEN")
-    export.add_argument("--push", default="adapter", help="what goes to the Hub: adapter, merged, gguf:Q4_K_M, ...")
+    export.add_argument(
+        "--push", default="", help="what goes to the Hub: adapter (where there is one), merged, gguf:Q4_K_M, ..."
+    )
 
 
 if __name__ == "__main__":

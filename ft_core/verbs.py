@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from . import events, jobs, recipe
+from . import about, events, jobs, recipe
 from .machine import this_machine
 from .out import JobFailed, JobStopped, Out
 from .recipe import Recipe
@@ -127,13 +127,29 @@ def _evaluate(trained: Job, out: Out) -> dict[str, Any]:
 
 def list_jobs(args: Arguments, workspace: Workspace, out: Out) -> None:
     found = [_summary(job) for job in workspace.project(args.project).jobs()]
-    lines = [f"{j['job']}  {j['kind']:<9} {j['state']:<12} {j['step']}/{j['total']}" for j in found]
+    lines = [
+        f"{j['job']}  {j['kind']:<9} {j['state']:<12} {j['step']}/{j['total']}  {j['name']}".rstrip() for j in found
+    ]
     out.result({"jobs": found}, "\n".join(lines) or "no jobs yet")
 
 
 def _summary(job: Job) -> dict[str, Any]:
     seen = jobs.view(job)
-    return {"job": job.id, "kind": seen.kind, "state": seen.state, "step": seen.step, "total": seen.total}
+    name = about.read(job).name
+    return {
+        "job": job.id,
+        "kind": seen.kind,
+        "state": seen.state,
+        "step": seen.step,
+        "total": seen.total,
+        "name": name,
+    }
+
+
+def rename(args: Arguments, workspace: Workspace, out: Out) -> None:
+    job = workspace.project(args.project).job(args.job)
+    about.keep(job, name=args.name)
+    out.result(_summary(job))
 
 
 def show(args: Arguments, workspace: Workspace, out: Out) -> None:

@@ -21,6 +21,7 @@ from ft_core.data import folder, writing
 from ft_core.data.layout import SHAPES
 from ft_core.data.store import Store
 from ft_core.errors import FTError
+from ft_core.train import report
 
 from .frame import Recipes
 from .session import House
@@ -63,7 +64,15 @@ def routes(house: House) -> list[Route]:
         head = {"content-disposition": 'attachment; filename="recipe.yaml"'}
         return PlainTextResponse(recipe.dump(Recipes().of(project)), headers=head)
 
-    given = {"rows": rows, "made": made, "recipe": recipe_file}
+    def report_file(request: Request) -> Response:
+        """What a training says of itself at its end."""
+        project = house.project(request, request.query_params.get("project", ""))
+        path = project.job(request.query_params.get("job", "")).path / "report" / report.NAME
+        if not path.is_file():
+            raise FTError("there is no report of this run", "It is written when a training ends.")
+        return FileResponse(path, filename=path.name)
+
+    given = {"rows": rows, "made": made, "recipe": recipe_file, "report": report_file}
     return [Route(f"{_PREFIX}/{name}", _told(endpoint)) for name, endpoint in given.items()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlencode
 
 from ft_core import about
 from ft_core.about import About
@@ -72,6 +73,8 @@ class Line:
     marked: bool
     """Its curve lies over the one that is looked at."""
     chosen: bool
+    steps: int
+    """Half as many again as it was planned for: what to offer for going further."""
 
 
 def lines(found: Found, looking: Looking) -> list[Line]:
@@ -86,7 +89,8 @@ def lines(found: Found, looking: Looking) -> list[Line]:
         if not view.state.over:
             ahead = str(number[job.id])
         made.append(Line(job, number[job.id], about.read(job), text, view.state is State.QUEUED,
-                         job.id in looking.beside, bool(at) and job.id == at[0].id))  # fmt: skip
+                         job.id in looking.beside, bool(at) and job.id == at[0].id,
+                         round(1.5 * (view.total or 40))))  # fmt: skip
     return made[::-1]
 
 
@@ -99,7 +103,10 @@ def about_panel(listed: Sequence[Line]) -> str:
     """Name, note and what can be done with the run that is looked at; it depends on nothing that a run changes, so
     that what somebody types there stays."""
     line = next((line for line in listed if line.chosen), None)
-    return draw("about", line=line, longest=about.LONGEST) if line else ""
+    if line is None:
+        return ""
+    report = f"gradio_api/ft/report?{urlencode({'project': line.job.project.name, 'job': line.job.id})}"
+    return draw("about", line=line, longest=about.LONGEST, report=report)
 
 
 def shown(found: Found, listed: Sequence[Line]) -> list[Shown]:

@@ -10,6 +10,7 @@ import gradio as gr
 from ft_core import about, jobs
 from ft_core.errors import FTError
 from ft_core.events import JobView, State
+from ft_core.train import start
 from ft_core.workspace import Job, Project
 
 from . import chart, run_list
@@ -117,6 +118,8 @@ class RunSide:
             case "cancel":
                 waits = project.job(event.job)
                 jobs.stop(waits)
+            case "further":
+                start.go_on(project.job(event.job), int(event.steps))
             case "about":
                 about.keep(project.job(event.job), event.name, event.note)
             case "delete":

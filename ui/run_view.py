@@ -77,7 +77,11 @@ def figures(view: JobView) -> list[Figure]:
     if speed := _latest(view, "tokens_per_s"):
         found.append(Figure(f"{say.amount(speed)} tokens/s", "learnt from"))
     if memory := _latest(view, "peak_memory_bytes", "memory_bytes"):
-        found.append(Figure(say.memory(memory), "memory at most"))
+        expected = view.result.get("estimated_memory_bytes")
+        than = f", expected {say.memory(expected)}" if expected else ""
+        found.append(Figure(say.memory(memory), f"memory at most{than}"))
+    if view.result.get("seconds") and (expected := view.result.get("estimated_seconds")):
+        found.append(Figure(say.duration(view.result["seconds"]), f"training, expected {say.duration(expected)}"))
     return found
 
 

@@ -12,7 +12,7 @@ from ft_core import recipe
 from ft_core.errors import FTError
 from ft_core.machine import Machine, this_machine
 from ft_core.recipe import BUILTIN, DataRecipe, Recipe, TrainRecipe
-from ft_core.train import models, preflight, start
+from ft_core.train import extra, models, preflight, start
 from ft_core.train.preflight import Preflight
 from ft_core.workspace import Job, Project
 
@@ -85,8 +85,9 @@ class TrainTab:
         self.preset.input(tell(self.take_preset), [name, self.preset], [*self.knobs.values(), *follows], **quiet)
         self.base.input(tell(self.take_base), [name, self.base], [self.preset, *follows], **quiet)
         for field, widget in {**self.knobs, "heldout": self.heldout}.items():
-            gr.on([widget.input], tell(self._take(field)), [name, widget], [self.preset, *follows], **quiet)
+            gr.on([widget.input], tell(self._take(field)), [name, widget], [self.base, self.preset, *follows], **quiet)
         self.go.click(tell(self.train), [name, self.go, self.at], self.shown, **quiet)
+        self.forecast.do(tell(self.mend), [name], self._left, **quiet)
         self.side.listen(tell, self.shown, self.repeat)
         self.file.listen(self.take_whole, self.shown)
 
@@ -115,13 +116,18 @@ class TrainTab:
         """The left side as the project's recipe has it."""
         wanted = self.recipes.of(project)
         return {
-            self.base: wanted.model.base,
+            self.base: self._bases(wanted),
             self.preset: gr.Radio(self._choices(project, wanted), value=preset_of(wanted)),
             self.heldout: wanted.data.heldout,
             **self._knob_values(wanted),
             **self.file.show(project, wanted),
             **self._look(project, wanted),
         }
+
+    @staticmethod
+    def _bases(wanted: Recipe) -> gr.Dropdown:
+        """The picker: what fits follows from the other knobs."""
+        return gr.Dropdown(base_models(this_machine(), wanted.train), value=wanted.model.base)
 
     def _prepared(self, project: Project) -> dict[Any, Any]:
         return {self.preparing: draw("preparing", told=models.prepare_status(project.workspace))}
@@ -198,7 +204,8 @@ class TrainTab:
         return self.take_whole(project, recipe.rebase(recipe.load(job.recipe), job.path, project.path))
 
     def _allowed(self, project: Project, wanted: Recipe) -> Recipe:
-        """Raises FTError for what a stranger may not ask of a Space's disk."""
+        """Raises FTError for what a stranger may not ask of a Space's disk, and for arguments that do not exist."""
+        extra.check(wanted.train.extra)
         base = wanted.model.base
         if self.frame.house.on_space and base != BUILTIN and (project.path / base).exists():
             raise FTError("On a Space a base model is one of the list or of the Hub.")
@@ -211,9 +218,16 @@ class TrainTab:
             section = "data" if field == "heldout" else "train"
             wanted = replace(wanted, **{section: knobs.taken(getattr(wanted, section), field, value)})
             self.recipes.keep(project, self._allowed(project, wanted))
-            return {self.preset: preset_of(wanted), **self.file.show(project, wanted), **self._look(project, wanted)}
+            return {self.base: self._bases(wanted), self.preset: preset_of(wanted),
+                    **self.file.show(project, wanted), **self._look(project, wanted)}  # fmt: skip
 
         return take
+
+    def mend(self, name: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+        """A button beside a finding: the value of a knob that takes it away."""
+        project = self.frame.open(request, name)
+        wanted = self.recipes.of(project)
+        return self.take_whole(project, replace(wanted, train=knobs.taken(wanted.train, event.field, event.value)))
 
     def train(self, name: str, said: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
         """`said` is what stood on the button: only who was told that this one waits gets one that waits."""

@@ -75,6 +75,8 @@ def runs(app: App, request: pytest.FixtureRequest) -> Iterator[Runs]:
     with Store(project.data) as store:
         store.add(Conversation((Message("user", f"Where is lot {i}?"), Message("assistant", f"In hall {i * 3}.")))
                   for i in range(20))  # fmt: skip
+        long = "It stands in the last hall, behind the red gate, next to the crane and the blue barrels. " * 3
+        store.add([Conversation((Message("user", "And lot 20?"), Message("assistant", long)))])
         split.assign(store, 0.1, 0)
     made = Runs(project, app.url.replace("Roastery+help+desk", name.replace(" ", "+")))
     for rank in (4, 8, 12):
@@ -227,6 +229,12 @@ def test_the_recipe_is_a_file_both_ways(page: Page, runs: Runs, tmp_path: Path) 
     page.set_input_files("#recipe-files input[type=file]", mine)
     expect(page.locator("#knob-rank input")).to_have_value("6")
     assert recipe.load(runs.project.recipe).train.rank == 6
+
+    box.fill(file.replace("max_length: 512", "max_length: 40"))
+    page.click("#recipe-apply")
+    page.locator("#forecast [data-field=max_length]").first.click()  # a finding's button turns the knob
+    expect(page.locator("#knob-max_length input")).not_to_have_value("40")
+    assert recipe.load(runs.project.recipe).train.max_length > 40
     save(page, "train-recipe")
 
 

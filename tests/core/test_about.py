@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from ft_core import about, jobs
+from ft_core.__main__ import main
 from ft_core.about import About
 from ft_core.errors import FTError
 from ft_core.events import EventWriter, Finished
@@ -40,6 +42,13 @@ def test_a_name_and_a_note_stay_and_are_no_events(project: Project) -> None:
     assert job.events.read_bytes() == before
     with pytest.raises(FTError, match="61 characters"):
         about.keep(job, name="x" * 61)
+
+
+def test_the_front_door_names_jobs_too(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    job = run(project)
+    assert main(["--project", "p", "--json", "rename", job.id, "lower rate"]) == 0
+    assert main(["--project", "p", "--json", "jobs"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["jobs"][0]["name"] == "lower rate"
 
 
 def test_numbers_stay_when_earlier_ones_go(project: Project) -> None:
