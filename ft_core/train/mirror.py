@@ -68,7 +68,8 @@ class Mirror:
             shutil.copytree(checkpoint, kept, copy_function=os.link)
         except OSError as error:  # shutil.Error is one; a disk that knows no links, or is full
             shutil.rmtree(kept, ignore_errors=True)
-            self.say(Note(f"{checkpoint.name} was not copied: {str(error)[:200]}", "warning"))
+            reason = error.strerror or "its files cannot be linked"
+            self.say(Note(f"{checkpoint.name} was not copied: {reason}", "warning"))
             return
         with self.changed:
             replaced, self.waiting = self.waiting, kept
