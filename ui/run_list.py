@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from urllib.parse import urlencode
 
 from ft_core import about
 from ft_core.about import About
@@ -103,10 +102,7 @@ def about_panel(listed: Sequence[Line]) -> str:
     """Name, note and what can be done with the run that is looked at; it depends on nothing that a run changes, so
     that what somebody types there stays."""
     line = next((line for line in listed if line.chosen), None)
-    if line is None:
-        return ""
-    report = f"gradio_api/ft/report?{urlencode({'project': line.job.project.name, 'job': line.job.id})}"
-    return draw("about", line=line, longest=about.LONGEST, report=report)
+    return draw("about", line=line, longest=about.LONGEST) if line else ""
 
 
 def shown(found: Found, listed: Sequence[Line]) -> list[Shown]:

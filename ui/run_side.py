@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
 from ft_core import about, jobs
 from ft_core.errors import FTError
 from ft_core.events import JobView, State
-from ft_core.train import start
+from ft_core.train import report, start
 from ft_core.workspace import Job, Project
 
 from . import chart, run_list
@@ -71,7 +72,7 @@ class RunSide:
         listed = run_list.lines(found, looking)
         over = view.state.over
         return {
-            self.state: run_panel(view) if job else draw("run_empty"),
+            self.state: run_panel(view, _report_of(job)) if job else draw("run_empty"),
             self.figures: figures_panel(view),
             self.stop: gr.Button("Stop", visible=bool(job) and not over, interactive=True),
             self.resume: gr.Button(visible=bool(job) and over and view.state is not State.FINISHED),
@@ -132,3 +133,10 @@ class RunSide:
         if found is None:
             raise FTError("Nothing was trained here yet.")
         return found[0]
+
+
+def _report_of(job: Job) -> str:
+    """Where the browser gets a run's report; '' before there is one."""
+    if not (job.path / "report" / report.NAME).exists():
+        return ""
+    return f"gradio_api/ft/report?{urlencode({'project': job.project.name, 'job': job.id})}"

@@ -39,12 +39,12 @@ class Pair:
     step: int
 
 
-def run_panel(view: JobView) -> str:
-    """State, step and time left, and what went wrong."""
+def run_panel(view: JobView, report: str = "") -> str:
+    """State, step and time left, and what went wrong; `report` is where the file lies that says it all."""
     notes = [n for n in view.notes if n.level == "warning"][-3:]
     if view.notes and view.state is State.QUEUED:
         notes.append(view.notes[-1])  # what it waits for
-    return draw("run", view=view, state=_WORDS[view.state], place=place(view), notes=notes)
+    return draw("run", view=view, state=_WORDS[view.state], place=place(view), notes=notes, report=report)
 
 
 def figures_panel(view: JobView) -> str:

@@ -13,6 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from ft_core import recipe
 from ft_core.conversation import Conversation, Message
 from ft_core.data import formats, split
 from ft_core.data.store import Store
@@ -74,3 +75,20 @@ def test_the_zip_holds_a_folder_that_datasets_loads(client, tmp_path) -> None:
 def test_what_cannot_be_is_said(client, name, side, said) -> None:
     answer = rows(client, name, split=side)
     assert answer.status_code == 404 and said in answer.text
+
+
+def test_the_recipe_is_a_file_that_runs_elsewhere(client) -> None:
+    answer = client.get("/gradio_api/ft/recipe", params={"project": "shop"})
+    assert recipe.parse(answer.text) == recipe.preset("Quick look")
+    assert 'filename="recipe.yaml"' in answer.headers["content-disposition"]
+    assert client.get("/gradio_api/ft/recipe", params={"project": "../local"}).status_code == 404
+
+
+def test_the_report_of_a_run_and_no_other_file(client, workspace: Workspace) -> None:
+    job = workspace.project("shop").new_job()
+    asked = {"project": "shop", "job": job.id}
+    assert "no report" in client.get("/gradio_api/ft/report", params=asked).text
+    (job.path / "report").mkdir()
+    (job.path / "report" / "report.md").write_text("# Training\n")
+    assert client.get("/gradio_api/ft/report", params=asked).text == "# Training\n"
+    assert client.get("/gradio_api/ft/report", params={**asked, "job": "../jobs/x"}).status_code == 404

@@ -128,6 +128,7 @@ function draw() {
   const words = told.figures.find(f => f[0] === (choice.value || 'loss'));
   $('.c-unit').textContent = `${words?.[2] ?? ''}${zeros ? '; zeros are not on a log scale' : ''}`;
   $('.c-none').hidden = shown.length > 0;
+  $('figcaption').hidden = !told.runs.length;
   $('.c-tools').hidden = !element.dataset.points || element.dataset.points === '0';
   canvas.setAttribute('aria-label', both && told.label || (shown.length ? `${words?.[1]}: ${shown.map(said).join('; ')}` : 'Loss curve, empty so far'));
   legend(shown);
