@@ -188,16 +188,17 @@ def test_stop_and_resume_give_the_same_bits(whole_run: Job, project: Project, ba
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_resume_measures_against_what_was_kept(project: Project, base: Path) -> None:
+def test_a_resume_measures_against_what_was_kept(whole_run: Job, project: Project, base: Path) -> None:
     """The reference is what the model said before the first step, not what it says now."""
     job = _job(project, base)
-    _train(job, stop_at=2)
+    at = _train(job, stop_at=2)[-1].step
     reference = job.path / "report" / "reference.json"
     moved = json.loads(reference.read_text())
     reference.write_text(json.dumps(moved | {"train": [ratio + 10.0 for ratio in moved["train"]]}))
     job.stop.unlink()
     _train(job)
-    assert _figures(job, "margin")[5] < -1.0
+    shift = _figures(whole_run, "margin")[at + 1] - _figures(job, "margin")[at + 1]
+    assert shift == pytest.approx(10 * DPO.beta, abs=1e-4)
 
 
 def test_rows_that_are_no_pairs_are_left_out_and_named(project: Project, base: Path) -> None:
