@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections import namedtuple
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +13,7 @@ import pytest
 
 from ft_core import jobs, recipe
 from ft_core.conversation import Conversation, Message
+from ft_core.data.quality import Finding, Knob
 from ft_core.data.store import Store
 from ft_core.events import EventWriter, Finished
 from ft_core.machine import Machine
@@ -21,7 +23,9 @@ from ft_core.train import estimate as estimating
 from ft_core.train import preflight as looking
 from ft_core.train.estimate import Shape, Work, estimate
 from ft_core.train.preflight import preflight
+from ft_core.train.session import Session
 from ft_core.workspace import Project, Workspace
+from tests.core.methods import job_of, lighthouse
 
 TWO_CORES = Machine(cores=2, memory_bytes=24 * 2**30, gpu="", gpu_memory_bytes=0)
 
@@ -142,3 +146,134 @@ def test_a_model_that_describes_itself_otherwise_has_no_estimate(tmp_path: Path)
     (tmp_path / "config.json").write_text('{"n_embd": 64}')
     assert Shape.of(tmp_path) is None
     assert Shape.of(tmp_path / "nowhere") is None
+
+
+def _with(wanted: Recipe, knob: Knob) -> Recipe:
+    return replace(wanted, train=replace(wanted.train, **{knob.field: knob.value}))
+
+
+def _finding(project: Project, wanted: Recipe, name: str) -> Finding:
+    return next(f for f in preflight(project, wanted).findings if f.name == name)
+
+
+def _settled(project: Project, wanted: Recipe, name: str) -> list[str]:
+    """The knobs of the finding; each of them alone takes it away."""
+    finding = _finding(project, wanted, name)
+    for knob in finding.knobs:
+        after = recipe.checked(_with(wanted, knob))
+        assert finding.text not in [f.text for f in preflight(project, after).findings], knob
+    return [knob.field for knob in finding.knobs]
+
+
+def test_rows_that_are_cut_carry_the_limit_that_cuts_none(project):
+    with Store(project.data) as store:
+        store.add(_rows(1, words=120))
+    assert _settled(project, Recipe(train=TrainRecipe(max_length=96)), "cut") == ["max_length"]
+
+
+@pytest.mark.parametrize("train", [TrainRecipe(epochs=40.0), TrainRecipe(steps=200)])
+def test_many_passes_over_few_rows_are_told_in_numbers(project, train):
+    wanted = Recipe(train=train)
+    assert "36 rows is seen 40 times" in _finding(project, wanted, "overfit").text
+    assert _settled(project, wanted, "overfit") == ["steps" if train.steps else "epochs"]
+    assert "overfit" not in _names(project, Recipe())
+
+
+def test_a_rate_that_suits_an_adapter_is_told_under_full(project):
+    assert _settled(project, Recipe(train=TrainRecipe(method="full")), "settings") == ["learning_rate"]
+
+
+def test_a_method_that_this_machine_cannot_do_blocks(project):
+    wanted = Recipe(train=TrainRecipe(method="qlora"))
+    assert not preflight(project, wanted).ready
+    assert _settled(project, wanted, "method") == ["method"]
+
+
+def test_preferences_want_a_worse_answer(project):
+    wanted = Recipe(train=TrainRecipe(learns="preferences"))
+    assert _finding(project, wanted, "preferences").kind == "blocking"
+    assert _settled(project, wanted, "preferences") == ["learns"]
+    with Store(project.data) as store:
+        store.add([replace(row, rejected="I do not know.") for row in _rows(60)[40:]])
+    seen = preflight(project, wanted)
+    assert seen.ready and seen.rows == 18 and seen.estimate.memory_bytes > 0  # 60 rows, 54 to train, a third are pairs
+
+
+def test_text_is_counted_in_blocks_and_needs_no_answers(project):
+    with Store(project.data) as store:
+        store.add([Conversation((Message("assistant", "Low tide at noon. " * 400),))])
+    seen = preflight(project, Recipe(train=TrainRecipe(learns="text")))
+    assert seen.ready and 3 < seen.rows < 37 and "cut" not in {f.name for f in seen.findings}
+    assert seen.learnt_tokens > preflight(project, Recipe()).learnt_tokens
+
+
+def test_too_little_memory_names_the_largest_settings_that_fit(project, monkeypatch):
+    with Store(project.data) as store:
+        store.add(_rows(1, words=2000))
+    wanted = Recipe(train=TrainRecipe(max_length=2048, method="full"))
+    needed = preflight(project, wanted).estimate.memory_bytes
+    monkeypatch.setattr(looking, "this_machine", lambda: replace(TWO_CORES, memory_bytes=needed // 2))
+    seen = preflight(project, wanted)
+    assert seen.fit == "too big" and _settled(project, wanted, "memory") == ["micro_batch", "max_length"]
+    fewer = _finding(project, wanted, "memory").knobs[0]
+    assert "memory" in _names(project, _with(wanted, replace(fewer, value=fewer.value + 1)))  # it is the largest
+
+
+def test_too_little_memory_names_a_method_that_wants_less(project, monkeypatch):
+    wanted = Recipe(train=TrainRecipe(method="full"))
+    needed = preflight(project, wanted).estimate.memory_bytes
+    monkeypatch.setattr(looking, "this_machine", lambda: replace(TWO_CORES, memory_bytes=needed * 3 // 4))
+    assert _settled(project, wanted, "memory") == ["method"]
+
+
+def test_a_large_checkpoint_wants_the_disk_for_it(project, monkeypatch):
+    usage = namedtuple("usage", "total used free")(2**40, 0, 2 * 2**30)
+    monkeypatch.setattr(looking.shutil, "disk_usage", lambda path: usage)
+    assert "disk" not in _names(project)
+    assert _names(project, Recipe(train=TrainRecipe(method="full", learning_rate=2e-5)))["disk"] == "blocking"
+
+
+def test_hours_are_told_with_a_machine_that_is_quicker(project, monkeypatch):
+    monkeypatch.setattr(looking, "measured_speed", lambda project, wanted: 0.1)
+    finding = _finding(project, Recipe(), "time")
+    assert "hours on this machine" in finding.text and "for $" in finding.hint
+
+
+@pytest.fixture
+def folder(project, tiny_model) -> Path:
+    """A base model of the project's own, in which a test may change things."""
+    made = project.path / "base"
+    shutil.copytree(tiny_model, made)
+    return made
+
+
+OWN = Recipe(model=ModelRecipe(base="base"), train=TrainRecipe(max_length=2048))
+
+
+def test_a_template_that_is_added_is_told(project, folder):
+    assert "plain_template" not in _names(project, OWN)
+    (folder / "chat_template.jinja").unlink()
+    assert _names(project, OWN)["plain_template"] == "advisory"
+
+
+def test_a_template_that_never_ends_a_turn_is_told(project, folder):
+    assert "end_of_turn" not in _names(project, OWN)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    assert _names(project, OWN)["end_of_turn"] == "advisory"
+
+
+def test_rows_that_the_model_cannot_see_whole_are_told(project, folder):
+    assert "context" not in _names(project, OWN)
+    with Store(project.data) as store:
+        store.add(_rows(1, words=900))
+    assert _settled(project, OWN, "context") == ["max_length"]
+
+
+def test_the_result_has_the_estimate_beside_what_was_measured(workspace, tiny_model):
+    said: list = []
+    Session(job_of(lighthouse(workspace), tiny_model, "lora"), said.append, lambda seconds: False).run()
+    result = said[-1].result
+    assert result["estimated_memory_bytes"] > 5e8 and result["estimated_seconds"] > 0

@@ -1,0 +1,137 @@
+"""What a training is said to take, part by part, and where it would fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from huggingface_hub import SpaceHardware
+from huggingface_hub._jobs_api import JobHardware
+
+from ft_core.machine import Machine
+from ft_core.recipe import TrainRecipe
+from ft_core.train import estimate as estimating
+from ft_core.train import hardware, machines, models
+from ft_core.train.estimate import Shape, Work, estimate, memory
+from ft_core.train.limits import CHECKPOINTED_FROM
+from ft_core.train.plan import Ahead, Plan, micro_batches
+
+CPU = Machine(cores=2, memory_bytes=24 * 2**30, gpu="", gpu_memory_bytes=0)
+GPU = Machine(cores=8, memory_bytes=30 * 10**9, gpu="NVIDIA L4", gpu_memory_bytes=24 * 10**9)
+SMALL = Shape(576, 1536, 30, 49152, 9, 576, 192, True)
+LARGE = Shape(4096, 14336, 32, 128256, 32, 4096, 1024, False)
+WORK = Work(rows=400, tokens=80_000, heldout_tokens=8_000, longest=480, learnt=300)
+
+
+@pytest.fixture(autouse=True)
+def _bf16(monkeypatch):
+    monkeypatch.setattr(estimating, "_multiplies_bf16", lambda: True)
+
+
+def _bytes(shape: Shape = SMALL, machine: Machine = CPU, work: Work = WORK, **settings) -> int:
+    return sum(memory(shape, TrainRecipe(**settings), machine, work).values())
+
+
+def test_more_at_once_wants_more_memory():
+    rows = [_bytes(micro_batch=n, batch_size=8) for n in (1, 2, 4, 8)]
+    lengths = [_bytes(work=replace(WORK, longest=n)) for n in (264, 512, 1024, 4096)]
+    assert all(a < b for a, b in pairwise(rows)) and all(a < b for a, b in pairwise(lengths))
+    assert _bytes(micro_batch=64, batch_size=8) == _bytes(micro_batch=8, batch_size=8)  # there are no more in a batch
+    assert _bytes(learns="preferences") > _bytes()  # two answers
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE])
+def test_methods_stand_in_the_order_of_what_they_keep(shape):
+    wanted = [_bytes(shape, GPU, method=m) for m in ("qlora", "qlora-8bit", "lora", "full")]
+    assert all(a < b for a, b in pairwise(wanted))
+    assert _bytes(shape, GPU, method="lora") == _bytes(shape, GPU, method="rslora") < _bytes(shape, GPU, method="dora")
+    one, two = (_bytes(shape, GPU, method="layers", layers=n) for n in (1, 2))
+    assert one < two < _bytes(shape, GPU, method="full")
+
+
+def test_what_is_trained_is_counted_with_its_gradient_and_moments():
+    parts = memory(SMALL, TrainRecipe(method="full", precision="fp32"), CPU, WORK)
+    assert parts["weights"] == 4 * SMALL.parameters
+    assert parts["trained weights and optimizer"] == 12 * SMALL.parameters
+    assert estimate(SMALL, TrainRecipe(method="full"), CPU, WORK).checkpoint_bytes == 12 * SMALL.parameters
+    assert memory(SMALL, TrainRecipe(), CPU, WORK)["weights"] == 2 * SMALL.parameters
+
+
+def test_large_models_keep_one_layer_and_what_lies_between_the_layers():
+    assert LARGE.parameters > CHECKPOINTED_FROM > SMALL.parameters
+    every = LARGE.layers * 2 * LARGE.hidden * 8 * 480
+    assert every < memory(LARGE, TrainRecipe(), GPU, WORK)["activations"] < 3 * every
+
+
+def test_plain_attention_grows_with_the_square_of_the_length():
+    def kept(longest: int) -> int:
+        return memory(SMALL, TrainRecipe(), CPU, replace(WORK, longest=longest))["activations"]
+
+    assert kept(256) / 256 > 1.1 * kept(128) / 128
+    assert kept(1024) / 1024 == pytest.approx(kept(512) / 512, rel=0.01)  # the other one does not
+
+
+def test_methods_take_their_time():
+    def seconds(**settings) -> float:
+        return estimate(SMALL, TrainRecipe(**settings), CPU, WORK).training_seconds
+
+    assert seconds(method="layers", layers=1) < seconds() < seconds(method="full")
+    assert seconds() < seconds(method="dora")
+    of_another = estimate(SMALL, TrainRecipe(), CPU, WORK, tokens_per_s=100.0)
+    assert of_another.training_seconds == pytest.approx(80_000 * 3 / 100)
+
+
+def test_fits_tight_and_too_big():
+    said = estimate(SMALL, TrainRecipe(), CPU, WORK)
+    assert hardware.fits(said, said.memory_bytes * 2) == "fits"
+    assert hardware.fits(said, said.memory_bytes) == "tight"
+    assert hardware.fits(said, said.memory_bytes - 1) == "too big"
+
+
+def test_the_listed_hardware_is_what_the_hub_offers():
+    listed = machines.offered()
+    assert {h.name for h in listed if h.space_usd is not None} <= {str(s.value) for s in SpaceHardware}
+    assert {h.name for h in listed if h.job_usd is not None} <= {str(j.value) for j in JobHardware}
+    assert len({h.name for h in listed}) == len(listed)
+    for h in listed:
+        assert bool(h.gpu) == bool(h.gpu_memory_gb) and h.cpus > 0 and h.memory_gb > 0
+        assert 0 <= h.usd < 10 and (h.tflops is None or 50 < h.tflops < 2000 and h.gpu)
+
+
+def test_a_gpu_is_known_by_the_name_that_its_driver_gives_it():
+    assert machines.tflops("NVIDIA A100-SXM4-80GB") == 312
+    assert machines.tflops("Tesla T4") == 65
+    assert machines.tflops("NVIDIA L40S") == 362  # not an L4
+    assert machines.tflops("NVIDIA RTX 4090") is None
+
+
+def test_what_it_would_be_on_rented_machines():
+    offers = {
+        o.hardware.name: o
+        for o in hardware.offers(lambda m: estimate(LARGE, TrainRecipe(method="qlora"), m, WORK), "qlora")
+    }
+    assert offers["l4x1"].fit == "fits" and not offers["l4x1"].why_not
+    assert offers["l4x1"].usd == pytest.approx(offers["l4x1"].seconds / 3600 * 0.8)
+    assert offers["h200"].seconds < offers["l4x1"].seconds < offers["t4-small"].seconds
+    assert offers["cpu-xl"].why_not and offers["a10g-small"].seconds is None
+    full = hardware.offers(lambda m: estimate(LARGE, TrainRecipe(method="full"), m, WORK), "full")
+    assert {o.hardware.name: o.fit for o in full}["l4x1"] == "too big"
+
+
+def test_listed_models_fit_or_not():
+    found = {m.base: m for m in models.catalog()}
+    assert models.fit(found["built-in"], TrainRecipe(), CPU)[0] == "fits"
+    eight = found["Qwen/Qwen3-8B"]
+    assert models.fit(eight, TrainRecipe(method="full"), GPU)[0] == "too big"
+    assert models.fit(eight, TrainRecipe(method="qlora"), GPU)[0] == "fits"
+
+
+def test_what_is_ahead_is_counted_in_tokens():
+    lengths = [10, 200, 30, 40, 500, 60, 7]
+    recipe = TrainRecipe(epochs=2.0, batch_size=3, micro_batch=2)
+    ahead = Ahead(lengths, recipe)
+    assert ahead.tokens(0) == 2 * sum(lengths) and ahead.tokens(Plan.of(7, recipe).steps) == 0
+    first = [i for rows in micro_batches(lengths, recipe, 0)[:2] for i in rows]
+    assert ahead.tokens(0) - ahead.tokens(1) == sum(lengths[i] for i in first)
+    assert ahead.tokens(3) == sum(lengths)  # an epoch is over
