@@ -392,10 +392,9 @@ class Session:
             return None
         done = self.ahead.tokens(self.step - len(recent)) - self.ahead.tokens(self.step)
         left = self.ahead.tokens(self.step) * sum(entry["seconds"] for entry in recent) / done
-        looks = sum(step > self.step for step in self.plan.looks())
-        if looks:  # the last one is over all rows, as the first was
-            left += self.first_look + (looks - 1) * fmean(self.look_seconds or [self.first_look])
-        return left
+        looks = sum(step > self.step for step in self.plan.looks()[:-1])
+        last = self.first_look  # over all rows, as the first was
+        return left + looks * fmean(self.look_seconds or [self.first_look]) + last
 
 
 def _memory_now() -> int:
