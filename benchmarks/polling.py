@@ -48,6 +48,7 @@ def main() -> None:
     for title, name, unit in (
         ("the first poll, which reads it all", "first_ms", "ms"),
         ("a poll, median", "poll_ms", "ms"),
+        ("of it, computing", "poll_cpu_ms", "ms"),
         ("a poll, the slowest", "poll_worst_ms", "ms"),
         ("memory before", "before_mb", "MB"),
         ("memory once all is read", "read_mb", "MB"),
@@ -73,15 +74,16 @@ def measure(project: Project, steps: int, pages: int, rounds: int) -> dict[str, 
     page.show(project)  # what does not depend on the run is looked at once
     found = {"before_mb": memory().rss / 1e6}
     page.runs.__init__()
-    stamps, seconds, sent = [""] * pages, [], 0
+    stamps, seconds, computing, sent = [""] * pages, [], [], 0
     for step in range(steps + 1, steps + 2 + rounds):
         for event in events_of(step, steps + rounds):
             writer.write(event)
         for one in range(pages):
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.thread_time()
             update = page.tick({**given, **places, page.stamp: stamps[one]}, SimpleNamespace())
             curves = page.parts["train"].side.chart_points([project.name, [job.id], "loss"], SimpleNamespace())
             seconds.append(time.perf_counter() - began)
+            computing.append(1000 * (time.thread_time() - worked))
             stamps[one] = update[page.stamp]
             sent = sum(len(str(value)) for value in update.values()) + len(json.dumps(curves))
         if step == steps + 1:
@@ -93,6 +95,7 @@ def measure(project: Project, steps: int, pages: int, rounds: int) -> dict[str, 
     return found | {
         "first_ms": first,
         "poll_ms": statistics.median(others),
+        "poll_cpu_ms": statistics.median(computing[1:]),
         "poll_worst_ms": max(others),
         "end_mb": memory().rss / 1e6,
         "sent_kb": sent / 1000,

@@ -99,19 +99,19 @@ class Curves:
 
 
 def points(view: JobView, name: str) -> Points:
-    """(step, value) in the order of the steps; five digits of each value."""
-    return [(step, float(f"{view.metrics[step][name]:.5g}")) for step in sorted(view.metrics)
-            if name in view.metrics[step]]  # fmt: skip
+    """(step, value) in the order of the steps."""
+    metrics = view.metrics
+    return [(step, metrics[step][name]) for step in sorted(metrics) if name in metrics[step]]
 
 
 def thinned(points: Points, most: int = _MOST) -> Points:
-    """At most about `most` points: the mean of each stretch, and the last point as it is."""
-    if len(points) <= most:
-        return points
-    width = -(-len(points) // most)
-    stretches = [points[i : i + width] for i in range(0, len(points) - 1, width)]
-    means = [(s[len(s) // 2][0], float(f"{sum(v for _, v in s) / len(s):.5g}")) for s in stretches]
-    return [*means, points[-1]]
+    """At most about `most` points, five digits each: the mean of each stretch, and the last point as it is."""
+    if len(points) > most:
+        width = -(-len(points) // most)
+        stretches = [points[i : i + width] for i in range(0, len(points) - 1, width)]
+        means = [(s[len(s) // 2][0], sum(v for _, v in s) / len(s)) for s in stretches]
+        points = [*means, points[-1]]
+    return [(step, float(f"{value:.5g}")) for step, value in points]
 
 
 def table(runs: Sequence[Shown]) -> str:

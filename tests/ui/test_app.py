@@ -110,9 +110,9 @@ def config(client: httpx.Client) -> dict:
     return client.get("/config").json()
 
 
-def call(client: httpx.Client, fn: str, data: object) -> object:
-    """A server function of the grid, as its script calls it."""
-    grid = next(c for c in config(client)["components"] if c["props"].get("elem_id") == "grid")
+def call(client: httpx.Client, fn: str, data: object, component: str = "grid") -> object:
+    """A server function of the grid, or of another component, as its script calls it."""
+    grid = next(c for c in config(client)["components"] if c["props"].get("elem_id") == component)
     body = {"data": data, "fn_name": fn, "component_id": grid["id"], "session_hash": "abc"}
     return client.post("/gradio_api/component_server", json=body).json()
 
@@ -159,6 +159,14 @@ def test_guests_of_a_space_see_their_own_rows_only(space: str) -> None:
     assert call(one, "rows", [PAGE, {"view": "all"}, 0, 10, ""])["total"] == 80
 
 
+def test_curves_of_a_space_go_to_their_owner_only(space: str) -> None:
+    one, two = visitor(space), visitor(space)
+    load(one)
+    assert call(one, "chart_points", [PAGE, [], "loss"], "chart") == {"runs": {}}
+    for fn, arguments in (("chart_points", [PAGE, [], "loss"]), ("chart_table", [PAGE, ["x"]])):
+        assert "no project" in call(two, fn, arguments, "chart")["error"]
+
+
 def test_files_of_a_space_go_to_their_owner_only(space: str) -> None:
     one, two = visitor(space), visitor(space)
     load(one)
@@ -166,6 +174,9 @@ def test_files_of_a_space_go_to_their_owner_only(space: str) -> None:
     assert mine.status_code == 200 and len(mine.text.splitlines()) == 80
     assert "attachment" in mine.headers["content-disposition"]
     assert two.get("/gradio_api/ft/rows", params={"project": PAGE, "as": "messages.jsonl"}).status_code == 404
+    for name in ("recipe", "report"):
+        assert two.get(f"/gradio_api/ft/{name}", params={"project": PAGE}).status_code == 404
+    assert one.get("/gradio_api/ft/recipe", params={"project": PAGE}).status_code == 200
     for client, params in ((one, {"as": "../x"}), (one, {"project": "..", "as": "messages.jsonl"}), (two, {})):
         assert client.get("/gradio_api/ft/rows", params={"project": PAGE, **params}).status_code == 404
     for file in ("../../../data.sqlite", "/etc/passwd", ""):
