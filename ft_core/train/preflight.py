@@ -150,7 +150,7 @@ def _about_model(
     store: Store, renderer: Renderer, folder: Path, train: TrainRecipe, examples: list[tuple[int, int]]
 ) -> Iterator[Finding]:
     if renderer.plain and train.learns != "text":
-        text = "the model brings no chat template, so a plain one is added (User: and Assistant:)"
+        text = "the model brings no chat template, so a plain one is added (### Question: and ### Answer:)"
         hint = "It is saved with what is trained and exported; nothing is to do."
         yield Finding("plain_template", "advisory", 0, text, hint)
     longest = max((tokens for tokens, _ in examples), default=0)
