@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
 
+from ..train import methods
 from .trained import Trained
 
 Relation = Literal["adapter", "finetune", "quantized"]
@@ -18,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{trained.base_name}"), "PATH_OR_REPO")
 tokenizer = AutoTokenizer.from_pretrained("PATH_OR_REPO")"""
-    return _card(trained, name, "adapter", "peft", ["lora"], f"```python\n{usage}\n{_ASK}```")
+    tags = ["lora", *(["dora"] if trained.recipe.train.method == "dora" else [])]
+    return _card(trained, name, "adapter", "peft", tags, f"```python\n{usage}\n{_ASK}```")
 
 
 def merged(trained: Trained, name: str) -> str:
@@ -32,6 +34,14 @@ tokenizer = AutoTokenizer.from_pretrained("PATH_OR_REPO")"""
 def gguf(trained: Trained, name: str, repo: str, type_: str) -> str:
     usage = f"```\nollama run hf.co/{repo}:{type_}\nllama-server -hf {repo}:{type_}\n```"
     return _card(trained, name, "quantized", "gguf", ["gguf", "llama-cpp", "ollama"], usage)
+
+
+_LEARNS = {
+    "answers": "supervised fine-tuning",
+    "preferences": "direct preference optimisation",
+    "text": "continued pre-training",
+}
+_TAGS = {"answers": "sft", "preferences": "dpo", "text": "continued-pretraining"}
 
 
 def write(folder: Path, text: str) -> None:
@@ -51,13 +61,14 @@ def _card(trained: Trained, name: str, relation: Relation, library: str, tags: l
         library_name=library,
         license=trained.licence or None,
         pipeline_tag="text-generation",
-        tags=["sft", "ft-flow", *tags],
+        tags=[_TAGS[trained.recipe.train.learns], "ft-flow", *tags],
     )
     parts = [
         f"---\n{data.to_yaml()}\n---\n\n# {name}",
         f"[{trained.base_name}](https://huggingface.co/{trained.base_id})" if trained.base_id else trained.base_name,
     ]
-    parts[1] = f"{parts[1]}, fine-tuned with LoRA on {trained.data.train} conversations."
+    learns = _LEARNS[trained.recipe.train.learns]
+    parts[1] = f"{parts[1]}, trained on {trained.data.train} rows: {learns}, {methods.words(trained.recipe.train)}."
     if trained.system:
         parts.append(f"Trained under this system prompt:\n\n{_quoted(trained.system)}")
     parts += [f"## Use\n\n{usage}", f"## Training\n\n{_table(_facts(trained))}", _licence(trained)]
@@ -67,7 +78,7 @@ def _card(trained: Trained, name: str, relation: Relation, library: str, tags: l
 def _facts(trained: Trained) -> dict[str, Any]:
     settings, result = trained.recipe.train, trained.result
     facts = {
-        "method": f"supervised fine-tuning, LoRA rank {settings.rank}, alpha {settings.alpha}",
+        "method": f"{_LEARNS[settings.learns]}, {methods.words(settings)}",
         "rows trained": trained.data.train,
         "rows held out": trained.data.heldout,
         "fingerprint of the rows (sha256)": f"`{trained.data.fingerprint}`",

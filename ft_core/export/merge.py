@@ -1,4 +1,4 @@
-"""The adapter as files of its own, and merged into its base: ordinary Hugging Face folders."""
+"""The adapter as files of its own, and what was trained in its base: ordinary Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from ..train import methods, weights
 from .trained import Trained, write_json
 from .verify import Check, chat_ids, log_probabilities
 
@@ -47,17 +48,24 @@ def check_adapter(trained: Trained, folder: Path) -> list[Check]:
 
 
 def merge(trained: Trained, out: Path) -> Iterator[float]:
-    """Adds the adapter to the base's weights and saves them in bf16 with all that transformers needs to chat.
+    """Puts what was trained into the base's weights and saves them in bf16 with all that transformers needs to chat.
 
-    The base is read anew in bf16 on the CPU, whatever it was trained in: weights of 4 bit cannot take an adapter in
-    without losing it. Yields the share done, returns what base and adapter say at the places of
-    `chat_ids`, as log_probabilities does. Raises ValueError from PEFT when a merged weight is not finite.
+    The base is read anew on the CPU at 16 bits or more, whatever it was trained in: weights of 4 bit cannot take an
+    adapter in without losing it. Yields the share done, returns what the trained model says before that, at the places
+    of `chat_ids`, as log_probabilities does. Raises ValueError from PEFT when a merged weight is not finite.
     """
-    model = _base(trained)
-    yield 0.3
-    tuned = PeftModel.from_pretrained(model, trained.job.adapter)
-    said = log_probabilities(tuned, chat_ids(trained))
-    merged = tuned.merge_and_unload(safe_merge=True)
+    if methods.leaves_adapter(trained.recipe.train.method):
+        model = _base(trained)
+        yield 0.3
+        tuned = PeftModel.from_pretrained(model, trained.job.adapter)
+        said = log_probabilities(tuned, chat_ids(trained))
+        merged = tuned.merge_and_unload(safe_merge=True)
+    else:
+        model = _base(trained, torch.float32)  # as the changed weights are
+        yield 0.3
+        weights.put(model, trained.job.adapter)
+        said = log_probabilities(model, chat_ids(trained))
+        merged = model.to(torch.bfloat16)
     yield 0.7
     merged.config._name_or_path = trained.base_name
     merged.generation_config = _generation(trained, merged)
@@ -67,8 +75,8 @@ def merge(trained: Trained, out: Path) -> Iterator[float]:
     return said
 
 
-def _base(trained: Trained) -> PreTrainedModel:
-    return AutoModelForCausalLM.from_pretrained(trained.base, dtype=torch.bfloat16, device_map=None).eval()
+def _base(trained: Trained, dtype: torch.dtype = torch.bfloat16) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(trained.base, dtype=dtype, device_map=None).eval()
 
 
 def _generation(trained: Trained, model: PreTrainedModel) -> GenerationConfig:

@@ -91,7 +91,7 @@ class _Export:
     made: dict[str, Path] = field(default_factory=dict)
     """By kind, in its final place."""
     said: np.ndarray | None = None
-    """What base and adapter say while they are two."""
+    """What the trained model says before it is merged."""
     heard: Heard | None = None
     """What llama.cpp says with 16 bits."""
     reference: Reference | None = None
@@ -125,7 +125,7 @@ class _Export:
         if "adapter" in kinds:
             steps.append(("Copying the adapter", self.adapter))
         if self._merges:
-            steps.append(("Merging the adapter into its base", self.merge))
+            steps.append(("Putting what was trained into the base", self.merge))
             if types:
                 steps.append(("Writing the 16-bit GGUF", self.write_f16))
                 steps.append(("Asking it in llama.cpp", self.listen_f16))

@@ -11,6 +11,7 @@ from typing import Any
 from .. import jobs, recipe
 from ..data import repository
 from ..errors import FTError
+from ..train import methods
 from ..workspace import Job, Project, on_a_space
 
 TYPES = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
@@ -66,18 +67,26 @@ def start(
     options: dict[str, Any] | None = None,
     token: str = "",
 ) -> Job:
-    """Starts the export of `train_job`'s adapter as every kind in `to`, into `out` or the job's own folder.
+    """Starts the export of what `train_job` left as every kind in `to`, into `out` or the job's own folder.
 
-    `options` may hold host (of an Ollama), repo (on the Hub) and push (what goes there); `token` is the Hub's and
-    goes to the child by its standard input alone. Raises FTError when the training has no result, for an unknown
-    kind, and for a Hub without a token.
+    `options` may hold host (of an Ollama), repo (on the Hub) and push (what goes there: the adapter, where there is
+    one, else merged); `token` is the Hub's and goes to the child by its standard input alone. Raises FTError when the
+    training has no result, for a kind that is unknown or not for its method, and for a Hub without a token.
     """
-    given = {key: value for key, value in (options or {}).items() if value}
+    settings = recipe.load(train_job.recipe)
+    method = settings.train.method
+    given = {"push": "adapter" if methods.leaves_adapter(method) else "merged"}
+    given |= {key: value for key, value in (options or {}).items() if value}
     wanted = Wanted(train_job.id, tuple(dict.fromkeys(to)), name, str(out or ""), **given)
     check(wanted, token)
+    if "adapter" in wanted.kinds and not methods.leaves_adapter(method):
+        raise FTError(
+            f"there is no adapter to give: the method {method} changes weights of the model itself",
+            "Take merged, the whole model, or a GGUF of it such as gguf:Q8_0.",
+        )
     if not jobs.view(train_job).result.get("adapter"):
-        raise FTError(f"the training {train_job.id} has no adapter to export", "Let it run to its end, or stop it.")
-    job = jobs.create(project, "export", recipe.load(train_job.recipe), asdict(wanted))
+        raise FTError(f"the training {train_job.id} has left no model to export", "Let it run to its end, or stop it.")
+    job = jobs.create(project, "export", settings, asdict(wanted))
     jobs.start(job, {"HF_TOKEN": token} if token else {})
     return job
 
