@@ -15,7 +15,8 @@
     if (document.title !== now) document.title = now;
     if (['running', 'queued'].includes(was) && WORDS[training] && wanted()) {
       const change = way.querySelector('[data-tab=train] small')?.textContent ?? '';
-      new Notification(WORDS[training], {body: training === 'finished' ? change : '', tag: 'ft-flow'});
+      try { new Notification(WORDS[training], {body: training === 'finished' ? change : '', tag: 'ft-flow'}); }
+      catch { /* Chrome on Android has them for service workers alone; the title still says it */ }
     }
     was = training;
   }
