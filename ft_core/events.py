@@ -159,6 +159,20 @@ def read(path: Path, offset: int = 0) -> tuple[list[Event], int]:
     return [from_dict(json.loads(line)) for line in data[:whole].splitlines()], offset + whole
 
 
+def last(path: Path) -> Event | None:
+    """The last whole event; None where there is none. Only the end of the file is read, however long it is."""
+    if not path.exists():
+        return None
+    size, width = path.stat().st_size, 1 << 12
+    with path.open("rb") as file:
+        while True:
+            file.seek(max(0, size - width))
+            lines = file.read(min(size, width)).rpartition(b"\n")[0].split(b"\n")
+            if len(lines) > 1 or width >= size:
+                return from_dict(json.loads(lines[-1])) if lines[-1] else None
+            width *= 4
+
+
 class State(StrEnum):
     QUEUED = "queued"
     RUNNING = "running"

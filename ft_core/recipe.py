@@ -124,9 +124,9 @@ class TrainRecipe:
     precision: str = _choice("auto", "auto", "fp32", "bf16", "fp16")
     """Arithmetic of the base model. auto follows from what the machine can do, and is frozen when a job starts."""
     evaluate_every: int = _number(0, 0, 100_000)
-    """Steps between held-out losses and sample answers; 0 does it about six times a run."""
+    """Steps between held-out losses and sample answers; 0 does it four times a run."""
     save_every: int = _number(0, 0, 100_000)
-    """Steps between checkpoints, which a resume goes on from; 0 does it about six times a run."""
+    """Steps between checkpoints, which a resume goes on from; 0 does it four times a run."""
     keep: str = _choice("best", "best", "last")
     """Which weights are kept at the end: best takes those of the lowest held-out loss (best checkpoint), last those of
     the last step. Without held-out rows it is the last step."""

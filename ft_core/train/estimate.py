@@ -13,8 +13,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import jobs, recipe
-from ..events import State
+from .. import events, recipe
 from ..machine import Machine, this_machine
 from ..recipe import TrainRecipe
 from ..workspace import Job, Project, write_whole
@@ -188,14 +187,12 @@ def promised(job: Job, base: Path, wanted: recipe.Recipe, work: Work) -> dict[st
 def measured_speed(project: Project, wanted: recipe.Recipe) -> float | None:
     """Tokens a second of the project's last finished training of the same model, by the same method."""
     for job in project.jobs():
-        if not job.recipe.exists():
-            continue
-        seen = jobs.view(job)
-        if seen.kind != "train" or seen.state is not State.FINISHED:
+        ended = events.last(job.events)
+        if not isinstance(ended, events.Finished) or "tokens_per_s" not in ended.result:
             continue
         was = recipe.load(job.recipe)
         if was.model.base == wanted.model.base and was.train.method == wanted.train.method:
-            return seen.result.get("tokens_per_s")
+            return ended.result["tokens_per_s"]
     return None
 
 

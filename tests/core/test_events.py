@@ -141,3 +141,19 @@ def test_ten_thousand_metrics_are_folded_at_once(path):
 def test_lines_are_plain_json(path):
     written(path, RUN[:1])
     assert json.loads(path.read_text()) == {"event": "queued", "kind": "train", "at": RUN[0].at}
+
+
+@pytest.mark.parametrize("length", [1, 5_000, 100_000])
+def test_the_last_whole_event_is_found_whatever_its_length(tmp_path: Path, length: int):
+    path = tmp_path / "events.jsonl"
+    assert events.last(path) is None
+    path.touch()
+    assert events.last(path) is None
+    writer = EventWriter(path)
+    writer.write(Note("first"))
+    assert events.last(path).text == "first"
+    writer.write(Note("é" * length))
+    writer.close()
+    with path.open("ab") as file:
+        file.write(b'{"event": "no')  # half a line, as a kill leaves it
+    assert events.last(path).text == "é" * length
