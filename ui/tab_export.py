@@ -9,11 +9,11 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
-from ft_core import jobs
+from ft_core import jobs, recipe
 from ft_core.errors import FTError
 from ft_core.events import JobView, State
 from ft_core.export import start
-from ft_core.train import models
+from ft_core.train import methods, models
 from ft_core.workspace import Job, Project
 
 from . import say
@@ -94,13 +94,17 @@ class ExportTab:
         def weight(kind: str) -> str:
             return f", about {say.size(parameters * _BYTES_A_PARAMETER[kind])}" if parameters else ""
 
-        return [
+        trained = self._trained(project)
+        adapter = trained is None or methods.leaves_adapter(recipe.load(trained.recipe).train.method)
+        found = [
             Place("ollama", f"Ollama · 4-bit{weight('Q4_K_M')}", ("gguf:Q4_K_M", "ollama")),
             Place("gguf", "llama.cpp, LM Studio · one GGUF file", ()),
             Place("merged", f"transformers · merged model{weight('F16')}", ("merged",)),
-            Place("adapter", "the adapter only · a few MB, needs its base", ("adapter",)),
-            Place("hub", "Hugging Face Hub · the adapter, in a private repository", ("hub",)),
         ]
+        if adapter:
+            found.append(Place("adapter", "the adapter only · a few MB, needs its base", ("adapter",)))
+        what = "adapter" if adapter else "model"
+        return [*found, Place("hub", f"Hugging Face Hub · the {what}, in a private repository", ("hub",))]
 
     def _trained(self, project: Project) -> Job | None:
         found = self.frame.runs.of_kind(project, "train")
