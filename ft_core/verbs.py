@@ -109,7 +109,9 @@ def _train(project: Project, wanted: Recipe, folder: Path, out: Out) -> dict[str
 def _trained_text(result: dict[str, Any]) -> str:
     before, after = result.get("heldout_before"), result.get("heldout_after")
     loss = f"held-out loss {after:.3f}, before {before:.3f} ({after / before - 1:+.0%})" if before and after else ""
-    return f"{result['state']} after {result['steps']} steps. {loss}\nadapter: {result['adapter']}"
+    work = f"{result['tokens']} tokens, about {result['flops']:.1e} floating-point operations, "
+    memory = f"{result['peak_memory_bytes'] / 1e9:.1f} GB of memory at most"
+    return f"{result['state']} after {result['steps']} steps. {loss}\n{work}{memory}\nadapter: {result['adapter']}"
 
 
 def evaluate(args: Arguments, workspace: Workspace, out: Out) -> None:

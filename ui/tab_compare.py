@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from ft_core import recipe
+from ft_core import about, recipe
 from ft_core.compare import start as measuring
 from ft_core.compare.client import EngineClient, Engines
 from ft_core.compare.exchange import SIDES, Chats
@@ -145,9 +145,14 @@ class CompareTab:
             return ""
         job = next((job for job, _ in found if job.id == run), found[0][0])
         base = recipe.load(job.recipe).model.base
-        runs = [(job.id, f"run {len(found) - i} · {title(view)}") for i, (job, view) in enumerate(found)]
-        named = {m.base: m.title for m in models.catalog()}
-        return draw("sides", base=named.get(base, base), runs=runs, chosen=job.id,
+        everyone = [job for job, _ in self.frame.runs.of_kind(project, "train")]
+        number = about.numbers(everyone[::-1])  # those of the Train tab, where unusable ones count too
+        runs = [
+            (job.id, " · ".join(filter(None, [f"run {number[job.id]}", about.read(job).name, title(view)])))
+            for job, view in found
+        ]
+        titles = {m.base: m.title for m in models.catalog()}
+        return draw("sides", base=titles.get(base, base), runs=runs, chosen=job.id,
                     proof=proof_of(job))  # fmt: skip
 
     def _chips(self, project: Project) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from .loss import mean_loss
+from ..errors import FTError
+from ..events import Note
+from ..render import Rendered
+from . import faults
+from .loss import ROWS_AT_ONCE, mean_loss, row_losses
 
 CURVE_ROWS = 100
 """Held-out rows that the curve is measured on while training; the figures of the result are over all of them."""
@@ -46,6 +52,37 @@ class Heldout:
             curve["heldout_accuracy"] = _share(margins[:CURVE_ROWS])
             curve["heldout_preference_loss"] = -F.logsigmoid(beta * margins[:CURVE_ROWS]).mean().item()
         return cls(mean_loss(losses), _share(margins) if len(margins) else None, curve)
+
+
+def losses(
+    model: nn.Module, rows: list[Rendered], pad_id: int, say: Callable[[Note], None]
+) -> list[tuple[float, int]]:
+    """As row_losses, with fewer rows at once where memory asks for it, which is said.
+
+    Raises FTError when memory does not hold one row.
+    """
+    at_once = len(rows)
+    while True:
+        try:
+            parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once or 1)]
+            return [found for part in parts for found in row_losses(model, part, pad_id)]
+        except (RuntimeError, MemoryError) as error:
+            if not faults.is_out_of_memory(error):
+                raise
+            at_once = _fewer(at_once, max(len(row.ids) for row in rows), say)
+
+
+def _fewer(at_once: int, longest: int, say: Callable[[Note], None]) -> int:
+    at_once = min(at_once, ROWS_AT_ONCE)
+    if at_once == 1:
+        raise FTError(
+            "memory ran out while the held-out rows were measured, with one row in memory at once",
+            f"Shorten the longest conversation (max_length; the longest has {longest} tokens) or choose a smaller "
+            "base model.",
+        )
+    text = f"Memory ran out while {at_once} held-out rows were measured at once; they are measured {at_once // 2} at"
+    say(Note(f"{text} once. The figures are the same.", "warning"))
+    return at_once // 2
 
 
 def _share(margins: torch.Tensor) -> float:

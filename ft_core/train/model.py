@@ -119,6 +119,13 @@ def add_adapter(model: PreTrainedModel, recipe: TrainRecipe) -> PeftModel:
     return get_peft_model(model, lora)
 
 
+def flops(model: PeftModel | PreTrainedModel, tokens: int) -> float:
+    """About how many floating-point operations training on so many tokens takes: of each weight two a token on the
+    way forward, two on the way back, and two more where it learns (Kaplan et al., 2020, section 2.1)."""
+    learning = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return tokens * (4.0 * sum(weight.numel() for weight in model.parameters()) + 2.0 * learning)
+
+
 def _open_last(model: PreTrainedModel, count: int) -> None:
     """Lets the last `count` layers and the final norm learn, in fp32, whatever those before and the head are in."""
     parts = list(model.base_model.children())

@@ -59,6 +59,8 @@ def _figures(result: dict[str, Any]) -> list[tuple[str, str]]:
         "best_step": ("best step by held-out loss", "{}", 1),
         "kept_step": ("kept step", "{}", 1),
         "tokens_per_s": ("speed, input tokens a second without padding", "{:.0f}", 1),
+        "tokens": ("input tokens learnt from, without padding", "{}", 1),
+        "flops": ("floating-point operations, about", "{:.1e}", 1),
         "seconds": ("time in training steps, seconds", "{:.0f}", 1),
         "peak_memory_bytes": ("peak memory, GB", "{:.2f}", 1e9),
     }

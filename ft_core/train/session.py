@@ -30,10 +30,19 @@ from ..render import Rendered, Renderer
 from ..workspace import Job, write_whole
 from . import base, checkpoints, faults, methods, preference, probes, rows, weights
 from .estimate import Work, promised
-from .heldout import CURVE_ROWS, Heldout
-from .loss import ROWS_AT_ONCE, fp32_arithmetic, row_losses
+from .heldout import CURVE_ROWS, Heldout, losses
+from .loss import fp32_arithmetic
 from .mirror import Mirror
-from .model import best_attention, best_device, best_precision, learning, load_base, use_all_cores, use_one_gpu
+from .model import (
+    best_attention,
+    best_device,
+    best_precision,
+    flops,
+    learning,
+    load_base,
+    use_all_cores,
+    use_one_gpu,
+)
 from .plan import Ahead, Plan
 from .trainer import Trainer
 
@@ -222,36 +231,12 @@ class Session:
 
     def _heldout(self, reference: list[float], first: int | None = None) -> Heldout:
         """Of the first held-out rows, in the arithmetic of the model and of `reference`."""
-        losses = self._losses(self.rows.heldout[:first])
+        better = self._losses(self.rows.heldout[:first])
         worse = self._losses(self.rows.heldout_worse[:first]) if reference else []
-        return Heldout.of(losses, worse, reference, self.recipe.train.beta)
+        return Heldout.of(better, worse, reference, self.recipe.train.beta)
 
     def _losses(self, rows: list[Rendered]) -> list[tuple[float, int]]:
-        """As row_losses, with fewer rows at once where memory asks for it."""
-        at_once = len(rows)
-        while True:
-            try:
-                parts = [rows[i : i + at_once] for i in range(0, len(rows), at_once or 1)]
-                return [found for part in parts for found in row_losses(self.model, part, self.tokenizer.pad_token_id)]
-            except (RuntimeError, MemoryError) as error:
-                if not faults.is_out_of_memory(error):
-                    raise
-                at_once = self._fewer(at_once)
-
-    def _fewer(self, at_once: int) -> int:
-        """Half as many held-out rows in memory; said. Raises FTError when there is one already."""
-        at_once = min(at_once, ROWS_AT_ONCE)
-        if at_once == 1:
-            raise FTError(
-                "memory ran out while the held-out rows were measured, with one row in memory at once",
-                f"Shorten the longest conversation (max_length, now {self.recipe.train.max_length}) or choose a "
-                "smaller base model.",
-            )
-        text = (
-            f"Memory ran out while {at_once} held-out rows were measured at once; they are measured {at_once // 2} at"
-        )
-        self.say(Note(f"{text} once. The figures are the same.", "warning"))
-        return at_once // 2
+        return losses(self.model, rows, self.tokenizer.pad_token_id, self.say)
 
     def _answer_probes(self) -> None:
         self._progress("the first answers" if self.step == 0 else "asking the probe prompts")
@@ -295,9 +280,11 @@ class Session:
             if not stopped and result["kept_step"] == self.step:  # of an earlier step, the look there asked them
                 self._answer_probes()
         steps = self.trainer.state.log_history
-        seconds = sum(entry["seconds"] for entry in steps)
+        seconds, tokens = (sum(entry[name] for entry in steps) for name in ("seconds", "tokens"))
         result |= {
-            "tokens_per_s": sum(entry["tokens"] for entry in steps) / seconds if seconds else None,
+            "tokens": tokens,
+            "tokens_per_s": tokens / seconds if seconds else None,
+            "flops": flops(self.model, tokens),
             "peak_memory_bytes": _memory_peak(),
             "seconds": seconds,
             **self.promised,

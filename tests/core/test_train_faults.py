@@ -24,7 +24,7 @@ from ft_core import events, jobs, recipe
 from ft_core.data.freeze import read_frozen
 from ft_core.errors import FTError
 from ft_core.events import EventWriter, Finished, Note, Queued, Started, State
-from ft_core.train import checkpoints, faults, loss, trainer
+from ft_core.train import checkpoints, faults, heldout, loss, trainer
 from ft_core.train import session as training
 from ft_core.workspace import Job, Project, Workspace
 from tests.core.trainings import curve, job_of, lighthouse, losses, notes, same, steps_said, train, view, weights
@@ -129,7 +129,7 @@ def test_held_out_rows_are_measured_fewer_at_once_where_memory_is_short(whole_ru
             raise RuntimeError(NO_MEMORY)
         return loss.row_losses(model, rows, pad_id)
 
-    monkeypatch.setattr(training, "row_losses", short)
+    monkeypatch.setattr(heldout, "row_losses", short)
     monkeypatch.setattr(training.probes, "answer", _raises(RuntimeError(NO_MEMORY)))
     job = job_of(project, tiny_model)
     train(job)

@@ -250,3 +250,15 @@ def test_a_method_in_words() -> None:
     assert methods.words(TrainRecipe(method="qlora")) == "QLoRA (4-bit base) rank 16, alpha 32"
     said = {methods.words(TrainRecipe(method=method)) for method in methods.NAMES}
     assert len(said) == 7
+
+
+def test_the_work_of_a_training_is_counted(tiny_model: Path) -> None:
+    """Forward and back by every weight, and once more where one learns."""
+    base = load_base(tiny_model, "fp32", CPU)
+    weights = base.num_parameters()
+    assert model.flops(base, 10) == 40 * weights
+    tuned = learning(base, TrainRecipe())
+    adapter = sum(p.numel() for p in tuned.parameters()) - weights
+    assert model.flops(tuned, 10) == 40 * (weights + adapter) + 20 * adapter
+    whole = TrainRecipe(method="full")
+    assert model.flops(learning(load_base(tiny_model, "fp32", CPU, method="full"), whole), 1) == 6 * weights
