@@ -60,9 +60,9 @@ class App:
         self.process.wait(20)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start_app(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., App]]:
-    """Starts apps with the built-in model in place; they end with the session."""
+    """Starts apps with the built-in model in place; they end with the browser tests."""
     started: list[App] = []
 
     def start(name: str, **environment: str) -> App:
@@ -81,13 +81,13 @@ def start_app(builtin: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         app.end()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def app(start_app: Callable[..., App]) -> App:
     """One app for the tests that train nothing; each opens a project of its own or leaves the rows as they were."""
     return start_app("page")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with sync_playwright() as playwright:

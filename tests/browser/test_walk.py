@@ -59,7 +59,7 @@ def seen_by(app: App, page: Page) -> tuple[int, int]:
     return points(page), before
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def walk(start_app: Callable[..., App], browser: Browser) -> Walk:
     app = start_app("walk")
     clicks, curves = 0, {}

@@ -439,7 +439,7 @@ def test_a_folder_without_safetensors_is_refused(project, tiny_model, tmp_path):
 
 def test_a_gradient_that_fp16_skips_leaves_no_infinity_in_the_events() -> None:
     said: list[Event] = []
-    session = SimpleNamespace(say=said.append, step=0, _progress=lambda what: None)
+    session = SimpleNamespace(say=said.append, step=0, _progress=lambda what: None, _warn=lambda: None)
     figures = {"loss": 2.0, "learning_rate": 1e-4, "grad_norm": math.inf, "epoch": 0.1, "tokens": 9, "seconds": 1.0}
     training.Session.stepped(session, 1, figures)
     assert json.loads(json.dumps(events.to_dict(said[0]), allow_nan=False))["values"]["loss"] == 2.0
