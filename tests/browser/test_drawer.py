@@ -119,6 +119,10 @@ def test_leaving_saves_and_what_is_missing_is_said(app: App, tab, rows: Store) -
     page.get_by_role("button", name="Add a turn", exact=True).click()
     page.get_by_label("Next row").click()
     expect(page.locator(".g-d-error")).to_contain_text("The new turn 5 (user) is empty.")
+    rows.add([Conversation((Message("user", "Hello?"), Message("assistant", "Hello.")))])
+    expect(page.locator(".g-row")).to_have_count(5)
+    expect(page.locator(".g-d-place")).to_have_text("row 2 of 5 in this view")  # the row was read anew
+    expect(page.locator(".g-d-error")).to_contain_text("The new turn 5 (user) is empty.")
     expect(page.locator(".g-d-title")).to_have_text("Row 2")
     page.keyboard.type("Thanks!")
     page.locator(".g-row").nth(0).get_by_text("Do you ship").click()

@@ -250,7 +250,7 @@ def differs(store: Store, model: Model, dice: random.Random) -> str:
     }
     queries = [Query(search=dice.choice(NEEDLES)), *(some_query(dice) for _ in range(3))]
     checks |= {str(query): ids(store, query) == asked(now.rows, query) for query in queries}
-    if model.named:
+    if model.named and checks["versions"]:
         name, before = dice.choice(model.named)
         checks[f"diff to {name}"] = _counted(versions.diff(store, name)) == _between(before.rows, now.rows)
     return ", ".join(name for name, well in checks.items() if not well)

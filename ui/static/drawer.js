@@ -2,7 +2,7 @@
 // in `draft` until it is saved as one operation: by the button, or on the way to another row.
 const drawer = $('.g-drawer');
 const ROLES = ['system', 'user', 'assistant', 'tool'];
-let draft = null, kept = '', conflict = null, at = 0, lastKey = '', opening = 0, sending = Promise.resolve(true);
+let draft = null, kept = '', conflict = null, at = 0, lastKey = '', opening = 0, unread = false, sending = Promise.resolve(true);
 
 const said = (row = draft) => JSON.stringify([row.turns.map(turn => [turn.role, turn.content, turn.more]), row.worse]);
 const dirty = () => Boolean(draft) && said() !== kept;
@@ -13,11 +13,14 @@ const many = (n, word) => `${n.toLocaleString('en')} ${word}${n === 1 ? '' : 's'
 
 // A call for the row in the drawer; errors stand in it. The row's own project, for the picker may have moved on.
 async function callDrawer(name, ...args) {
-  let answer;
-  try { answer = await server[name](draft?.project ?? project, ...args); }
-  catch { answer = {error: 'The app does not answer.', hint: 'It may be restarting; try again in a moment.'}; }
+  const answer = await answered(name, ...args);
   tellDrawer(answer?.error ? answer : null);
   return answer?.error ? null : answer;
+}
+
+async function answered(name, ...args) {
+  try { return await server[name](draft?.project ?? project, ...args); }
+  catch { return {error: 'The app does not answer.', hint: 'It may be restarting; try again in a moment.'}; }
 }
 
 function tellDrawer(answer) {
@@ -44,12 +47,14 @@ async function showDrawer(id) {
   return true;
 }
 
-// The row may have changed elsewhere. What is typed stays, and saving it will show both.
+// The row may have changed elsewhere. What is typed stays, and saving it will show both; what was said of it stays too.
 async function refreshDrawer() {
   if (!draft) return;
-  const {id} = draft, found = await callDrawer('detail', id, rowsShown(), at);
+  const {id} = draft, found = await answered('detail', id, rowsShown(), at);
   if (draft?.id !== id) return;
-  if (!found) { if (!dirty()) closeDrawer(); return; }
+  if (found.error || unread) tellDrawer(found.error ? found : null);
+  unread = Boolean(found.error);
+  if (unread) { if (!dirty()) closeDrawer(); return; }
   const {status, split, place, flags, version, teacher} = found;
   if (said(found) === kept) Object.assign(draft, {version});  // its text is the one that is edited here
   if (said(found) === kept || dirty()) { Object.assign(draft, {status, split, place, flags, teacher}); drawHead(); return; }
