@@ -18,7 +18,7 @@ from hashlib import blake2b
 import numpy as np
 
 from ..errors import FTError
-from . import duplicates, views
+from . import views
 from .store import Store
 
 _SIDES = ("", "train", "heldout")
@@ -194,6 +194,8 @@ def _near(store: Store) -> dict[int, int]:
     if not any(unseen for _, _, unseen in rows):
         return {id: near for id, near, _ in rows if near is not None}
     texts = ((id, "\n".join(said[1] for said in json.loads(text))) for id, text, _ in store.texts())
+    from . import duplicates  # the page imports this file when it starts, and what compares rows takes its time
+
     return {id: number for number, ids in enumerate(duplicates.near(texts)) for id in ids}
 
 
