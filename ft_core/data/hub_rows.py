@@ -15,10 +15,10 @@ from itertools import islice
 from typing import Any
 
 import datasets
-import httpx
 import huggingface_hub
 from datasets.exceptions import DatasetNotFoundError, DatasetsError
 from huggingface_hub import errors
+from huggingface_hub.utils import httpx
 
 from ..errors import FTError
 from .reading import HubRows, Record, Table

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import httpx
 from huggingface_hub import HfApi, errors
+from huggingface_hub.utils import httpx
 
 from ..errors import FTError
 

@@ -115,13 +115,23 @@ def restore(store: Store, name: str, who: str = "") -> int:
         operation = operations.next_id(db)
         changed = sum(
             operations.note_changes(
-                db, operation, field, f"SELECT row_id, value FROM there WHERE field = '{field}' ORDER BY row_id"
+                db,
+                operation,
+                field,
+                f"SELECT row_id, value FROM there WHERE field = '{field}' ORDER BY row_id",
+                _say_otherwise("conversation", "value") if field == "conversation" else "TRUE",
             )
             for field in operations.FIELDS
         )
         db.execute("DROP TABLE there")
         operations.finish(db, operation, changed, f"back to version {name}", who, settings)
     return changed
+
+
+def _say_otherwise(one: str, other: str) -> str:
+    """Of two columns with numbers of conversations: a text that came back has another number than the first time."""
+    said = "(SELECT messages FROM conversations WHERE id = {})"
+    return f"({one} <> {other} AND {said.format(one)} <> {said.format(other)})"
 
 
 # Rows that are not the same in the temporary tables a and b; a row's field that is in neither is as now.
@@ -136,7 +146,8 @@ _DIFFERING = (
     f" FROM (SELECT rows.id, {_SIDES} FROM (SELECT row_id FROM a UNION SELECT row_id FROM b) AS touched"
     " CROSS JOIN rows ON rows.id = touched.row_id)"
     " WHERE a_alive <> b_alive"
-    " OR a_alive AND (a_status, a_split, a_conversation) <> (b_status, b_split, b_conversation)"
+    " OR a_alive AND ((a_status, a_split) <> (b_status, b_split)"
+    f" OR {_say_otherwise('a_conversation', 'b_conversation')})"
     " ORDER BY id"
 )
 _PAGE = (

@@ -341,8 +341,8 @@ def test_a_random_walk_with_kills_equals_its_model(tmp_path, seed):
             orders.close()
             child, kills = None, kills + 1
             with Store(path) as store:
-                if differs(store, after, dice):
-                    assert differs(store, model, dice) == "", (step, operation)
+                if unlike := differs(store, after, dice):
+                    assert differs(store, model, dice) == "", (step, operation, f"nor is it as after it: {unlike}")
                     cut_short += 1
                 else:
                     model = after

@@ -68,6 +68,21 @@ def test_a_version_is_named_compared_and_gone_back_to(store):
     assert picture(store) == before and store.system == "New."
 
 
+def test_a_text_that_came_back_is_no_change(store):
+    store.add([pair("one"), pair("other")])
+    versions.name(store, "first")
+    for old, new in (("one", "two"), ("two", "one")):
+        bulk.replace_text(store, Query(), bulk.Find(old, new))
+    assert between(store, "first") == {}
+    assert versions.restore(store, "first") == 0
+    assert len(store.log()) == 3
+
+    store.edit(2, pair("new").messages, store.get(2).version)
+    assert list(between(store, "first")) == [2]
+    assert versions.restore(store, "first") == 1
+    assert between(store, "first") == {}
+
+
 def test_names(store):
     store.add([pair(1)])
     versions.name(store, "a")

@@ -104,6 +104,7 @@ function takeState(now) {
   if (c.heldout) part.push(`${count(c.train)} to train`, `${count(c.heldout)} held out`);
   if (c.rejected) part.push(`${count(c.rejected)} rejected, not trained`);
   $('.g-sum').textContent = c.all ? part.join(' · ') : '';
+  element.firstElementChild.classList.remove('is-loading');
   element.firstElementChild.classList.toggle('is-empty', !c.all);
   drawViews();
   askFacets();
