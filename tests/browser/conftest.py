@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ft_core.workspace import Workspace
 
@@ -25,6 +26,9 @@ FLAGS = ("--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --
          " --disable-component-update --disable-sync").split()  # fmt: skip
 WIDE = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
+PATIENCE_MS = 20_000
+"""For what is there at once unless other work has the machine."""
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @dataclass
@@ -105,7 +109,7 @@ class Tab:
     hosts: set[str] = field(default_factory=set)
 
     def listen(self) -> None:
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         self.page.on("console", lambda m: self.wrong.append(m.text) if m.type in ("error", "warning") else None)
         self.page.on("pageerror", lambda e: self.wrong.append(str(e)))
         self.page.on("request", lambda r: self.hosts.add(r.url.split("/")[2]) if "://" in r.url else None)
@@ -141,3 +145,15 @@ def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
 def save(page: Page, name: str) -> None:
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True, animations="disabled")
+
+
+def serious(page: Page, where: str) -> list[str]:
+    """What axe finds to be serious or critical in a part of the page, its colours being where they are going."""
+    page.evaluate("document.getAnimations().filter((a) => a instanceof CSSTransition).forEach((a) => a.finish())")
+    found = Axe().run(page, context=where, options={"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{violation['id']}: {node['html'][:160]} {node['failureSummary'][:300]}"
+        for violation in found
+        if violation["impact"] in ("serious", "critical")
+        for node in violation["nodes"][:3]
+    ]

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from ft_core import recipe
@@ -19,7 +18,7 @@ from ft_core.render import IGNORED, Renderer
 from ft_core.workspace import Project, Workspace, write_whole
 from tests.stand_ins.openai_endpoint import Endpoint, refuses, says
 
-from .conftest import PHONE, App, save
+from .conftest import PHONE, App, save, serious
 
 PATIENCE_MS = 60_000
 """The teacher is asked by a process of its own, which takes its time on a busy machine."""
@@ -373,9 +372,3 @@ def test_nothing_serious_for_axe(app: App, tab, rows: Store, theme: str) -> None
     page.locator(".ft-header").click()
     page.keyboard.press("?")
     assert serious(page, "#keys") == []
-
-
-def serious(page: Page, where: str) -> list[str]:
-    found = Axe().run(page, context=where).response["violations"]
-    return [f"{v['id']}: {v['nodes'][0]['html'][:150]} {v['nodes'][0]['failureSummary'][:300]}" for v in found
-            if v["impact"] in ("serious", "critical")]  # fmt: skip

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from ft_core.conversation import Conversation, Message
@@ -16,7 +15,7 @@ from ft_core.data import audit, bulk
 from ft_core.data.store import Store
 from ft_core.workspace import Workspace
 
-from .conftest import PHONE, App, Tab, save
+from .conftest import PHONE, App, Tab, save, serious
 
 EVIL = "<img src=x onerror=\"document.title='owned'\">${document.title='owned'}"
 ORDER = "order => [...document.querySelectorAll('.g-row .is-prompt')].map(n => n.textContent[0]).join('') === order"
@@ -402,29 +401,20 @@ def test_no_serious_finding_of_axe(app: App, tab, theme: str) -> None:
     flagged(app, name)
     one, page = opened(app, tab, name.replace(" ", "+"), more=f"&__theme={theme}")
     expect(page.locator("[data-view=flagged]")).to_be_visible()
-    found = {"as it opens": serious(page)}
+    found = {"as it opens": serious(page, "main")}
     cell(page, 1, "prompt").focus()
     page.keyboard.press("Shift+ArrowDown")
     page.click(".g-bulk summary")
-    found["selected"] = serious(page)
+    found["selected"] = serious(page, "main")
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     page.fill(".g-search", "nothing like it")
     page.click(".g-filter summary")
     page.select_option("[data-filter=split]", "heldout")
     expect(page.locator(".g-none")).to_be_visible()
-    found["nothing"] = serious(page)
+    found["nothing"] = serious(page, "main")
     assert {when: what for when, what in found.items() if what} == {}
     one.is_well()
-
-
-def serious(page: Page) -> list[str]:
-    results = Axe().run(page, context="main").response
-    return [
-        f"{v['id']}: {[n['html'][:160] for n in v['nodes']][:3]}"
-        for v in results["violations"]
-        if v["impact"] in ("serious", "critical")
-    ]
 
 
 def test_how_it_looks(app: App, tab) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from ft_core import about, jobs, recipe
@@ -22,7 +21,7 @@ from ft_core.events import EventWriter, Finished, Metric, Progress, Sample, Star
 from ft_core.recipe import Recipe, TrainRecipe
 from ft_core.workspace import Job, Project, Workspace
 
-from .conftest import PHONE, WIDE, App, Tab, save
+from .conftest import PHONE, WIDE, App, Tab, save, serious
 
 STEPS = 30
 TOTAL = 60
@@ -278,6 +277,4 @@ def test_no_serious_finding_of_axe(page: Page, runs: Runs, theme: str) -> None:
     page.click(".r-delete > summary")
     page.locator("#recipe-file button").first.click()
     page.wait_for_selector("#recipe-text")
-    found = Axe().run(page, context="#tabs", options={"resultTypes": ["violations"]})
-    serious = [v for v in found.response["violations"] if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], [n["html"][:200] for n in v["nodes"]]) for v in serious] == []
+    assert serious(page, "#tabs") == []
