@@ -2,11 +2,16 @@
 # make test   everything that decides whether a change is good; sets itself up, the browser included
 PYTHON ?= python3
 VENV ?= .venv
+NEWEST ?= build/newest
+UNSLOTH ?= build/unsloth
 PY = $(VENV)/bin/python
+ON_LIBRARIES = $(wildcard tests/core/test_train_*.py tests/core/test_render*.py tests/core/test_export_*.py) \
+	tests/core/test_builtin.py tests/core/test_compare_methods.py tests/core/test_engine.py tests/core/test_freeze.py \
+	tests/core/test_heldout.py tests/core/test_prepare.py tests/core/test_publish.py
 export FT_HOME HOST PORT
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: setup run test demo screenshots bench bench-grid oracle gpu lint clean
+.PHONY: setup run test test-newest test-unsloth demo screenshots bench bench-grid canary oracle gpu lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/run.stamp: requirements.txt space_config/setup.py
@@ -29,6 +34,24 @@ lint: $(VENV)/test.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+# What stands on the libraries of training and of the Hub, at the upper end of the ranges in pyproject.toml, in an
+# environment of its own.
+test-newest: $(NEWEST)/newest.stamp
+	PATH="$(abspath $(NEWEST))/bin:$$PATH" $(NEWEST)/bin/python -m pytest $(or $(ARGS),$(ON_LIBRARIES))
+
+$(NEWEST)/newest.stamp: requirements.txt requirements-dev.txt space_config/requirements-newest.txt space_config/setup.py
+	$(PYTHON) space_config/setup.py $(NEWEST) newest
+	touch $@
+
+# Training with Unsloth, and by FT Flow's own engine beside it, in an environment of its own.
+test-unsloth: $(UNSLOTH)/unsloth.stamp
+	PATH="$(abspath $(UNSLOTH))/bin:$$PATH" $(UNSLOTH)/bin/python -m pytest \
+		$(or $(ARGS),-m 'not oracle and not gpu' $(wildcard tests/core/test_train_*.py))
+
+$(UNSLOTH)/unsloth.stamp: requirements.txt requirements-dev.txt space_config/requirements-gpu.txt space_config/setup.py
+	$(PYTHON) space_config/setup.py $(UNSLOTH) unsloth
+	touch $@
+
 # The whole loop without a page, on 503 real questions and answers: about ten minutes on two cores.
 demo: $(VENV)/test.stamp
 	$(PY) -m benchmarks.demo
@@ -46,6 +69,11 @@ bench: $(VENV)/test.stamp
 # A million rows in a browser against gr.Dataframe: several minutes.
 bench-grid: $(VENV)/test.stamp
 	$(PY) -m benchmarks.grid
+
+# Whether a training learns an invented fact among other rows: a minute or two on two cores.
+canary: $(VENV)/test.stamp
+	$(PY) -m ft_core prepare
+	$(PY) -m benchmarks.canary
 
 # Long comparisons with reference programs.
 oracle: $(VENV)/test.stamp

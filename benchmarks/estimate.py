@@ -2,8 +2,12 @@
 
 Models with random weights, of six shapes (narrow and wide, shallow and deep, a vocabulary of 8,000 to 152,000, tied to
 the head or not, with and without shared keys), are trained for a few steps by the real session, each in a process of
-its own, on short rows and on long ones. The estimate is the one that the page shows before the run; the peak is what
-the system says that the process had in memory.
+its own, on short rows and on long ones; with LoRA from pairs of answers too (preferences). The estimate is the one
+that the page shows before the run; the peak is what the system says that the process had in memory.
+
+With --time the built-in model is trained, and what was said of the time is held against the clock: by the page before
+anything ran, by it once three steps were measured, and by the run itself after its third step. On a machine that has
+other work the figures are those of the other work.
 """
 
 from __future__ import annotations
@@ -15,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -24,8 +27,9 @@ from ft_core import jobs
 from ft_core.conversation import Conversation, Message
 from ft_core.data.store import Store
 from ft_core.errors import FTError
+from ft_core.events import Progress, read
 from ft_core.recipe import ModelRecipe, Recipe, TrainRecipe
-from ft_core.train import preflight, start
+from ft_core.train import measure, preflight, start
 from ft_core.workspace import Workspace
 
 SHAPES = {
@@ -45,6 +49,12 @@ SHAPES = {
 }  # fmt: skip
 LENGTHS = {"short": 30, "long": 440}
 """Words of an answer, about as many tokens."""
+METHODS = {
+    "lora": {},
+    "layers": {"method": "layers", "layers": 2},
+    "full": {"method": "full"},
+    "preferences": {"learns": "preferences"},
+}
 ROWS = 16
 
 
@@ -52,24 +62,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--home", help="FT_HOME, for the built-in model's tokenizer")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--methods", nargs="+", default=["lora", "layers", "full"])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--lengths", nargs="+", default=list(LENGTHS), choices=list(LENGTHS))
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, help="default: 4, with --time 60")
+    parser.add_argument("--time", action="store_true", help="the time of one training instead of the memory of many")
     arguments = parser.parse_args()
     builtin = Workspace.at(arguments.home).builtin_model
     if not builtin.exists():
         raise FTError("the built-in model is not ready", "`python -m ft_core prepare` makes it.")
+    if arguments.time:
+        return _time(builtin, arguments.steps or 60)
     found = []
-    print(f"{'shape':22}{'method':8}{'rows':7}{'estimate':>10}{'measured':>10}{'ratio':>7}{'seconds':>9}")
+    print(f"{'shape':22}{'method':12}{'rows':7}{'estimate':>10}{'measured':>10}{'ratio':>7}{'seconds':>9}")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.at(folder)
         for shape in arguments.shapes:
             base = _model(shape, builtin, Path(folder) / "models" / shape.replace(" ", "-").replace(",", ""))
             for method in arguments.methods:
                 for length in arguments.lengths:
-                    one = _measure(workspace, base, method, length, arguments.steps)
+                    one = _measure(workspace, base, method, length, arguments.steps or 4)
                     found.append({"shape": shape, "method": method, "rows": length, **one})
-                    print(f"{shape:22}{method:8}{length:7}{one['estimate_bytes'] / 1e6:>7,.0f} MB"
+                    print(f"{shape:22}{method:12}{length:7}{one['estimate_bytes'] / 1e6:>7,.0f} MB"
                           f"{one['peak_bytes'] / 1e6:>7,.0f} MB{one['ratio']:>7.2f}"
                           f"{one['seconds']:>9.1f}", flush=True)  # fmt: skip
             shutil.rmtree(base)
@@ -108,8 +121,10 @@ def _model(shape: str, builtin: Path, folder: Path) -> Path:
 def _measure(workspace: Workspace, base: Path, method: str, length: str, steps: int) -> dict[str, float]:
     project = workspace.project(f"{base.name}-{method}-{length}", create=True)
     (project.path / "base").symlink_to(base)
-    train = TrainRecipe(steps=steps, micro_batch=2, batch_size=2, save_every=2, probes=("Where is it?",))
-    recipe = Recipe(model=ModelRecipe(base="base"), train=_with(train, method))
+    train = TrainRecipe(
+        steps=steps, micro_batch=2, batch_size=2, save_every=2, probes=("Where is it?",), **METHODS[method]
+    )
+    recipe = Recipe(model=ModelRecipe(base="base"), train=train)
     with Store(project.data) as store:
         store.add([_row(i, LENGTHS[length]) for i in range(ROWS)])
     said = preflight.preflight(project, recipe, look=0).estimate
@@ -129,13 +144,41 @@ def _measure(workspace: Workspace, base: Path, method: str, length: str, steps: 
     }
 
 
-def _with(train: TrainRecipe, method: str) -> TrainRecipe:
-    return train if method == "lora" else replace(train, method=method, layers=2)
+def _time(builtin: Path, steps: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Workspace.at(folder)
+        workspace.builtin_model.symlink_to(builtin)
+        project = workspace.project("time", create=True)
+        with Store(project.data) as store:
+            store.add([_row(i, 10 + 10 * (i % 10)) for i in range(200)])
+        recipe = Recipe(train=TrainRecipe(steps=steps))
+        guessed = preflight.preflight(project, recipe, look=0).estimate.seconds
+        if error := jobs.wait(measure.start(project, recipe)).error:
+            raise FTError(error)
+        measured = preflight.preflight(project, recipe, look=0).estimate.seconds
+        job = start.start(project, recipe)
+        if error := jobs.wait(job).error:
+            raise FTError(error)
+        said = read(job.events)[0]
+    began, ended = said[0].at, said[-1].at
+    third = next(e for e in said if isinstance(e, Progress) and e.step == 3 and e.what == "training")
+    rows = {
+        "before anything ran": (guessed, ended - began),
+        "once three steps were measured": (measured, ended - began),
+        "by the run after step 3": (third.eta_s, ended - third.at),
+    }
+    print(f"{'said':32}{'estimate':>10}{'took':>10}{'ratio':>7}")
+    for name, (estimate, took) in rows.items():
+        print(f"{name:32}{estimate:>8.0f} s{took:>8.0f} s{estimate / took:>7.2f}")
+    print(json.dumps({"ratios": {name: round(estimate / took, 3) for name, (estimate, took) in rows.items()}}))
 
 
 def _row(i: int, words: int) -> Conversation:
     answer = " ".join(f"the {i} {j}th" for j in range(words // 5))
-    return Conversation((Message("user", f"Where is {i}?"), Message("assistant", f"It is at {answer}.")))
+    worse = f"It may be at {answer}."  # as long, and learnt from where pairs are
+    return Conversation(
+        (Message("user", f"Where is {i}?"), Message("assistant", f"It is at {answer}.")), rejected=worse
+    )
 
 
 if __name__ == "__main__":

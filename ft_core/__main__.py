@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     train = _verb(sub, verbs.train, "train an adapter on the project's rows")
     train.add_argument("recipe", nargs="?", help="a recipe file (default: the Balanced preset)")
     train.add_argument("--dry-run", action="store_true", help="only say what would happen and what would go wrong")
+    train.add_argument("--measure", action="store_true", help="with --dry-run: measure the speed of three steps first")
     _knobs(train, TrainRecipe, "steps", "seed")
     _verb(sub, verbs.list_jobs, "the project's jobs, newest first", "jobs")
     for verb, text in (

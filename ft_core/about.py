@@ -59,6 +59,8 @@ def delete(job: Job, family: Sequence[Job]) -> None:
     """
     if not jobs.view(job).state.over:
         raise FTError("it is not over yet, so it cannot be deleted", "Stop it first.")
+    if job.rented.exists():
+        raise FTError("it has a machine, or files, at Hugging Face still", "Resume it, and stop it then.")
     for other in job.project.jobs():
         if other != job and (use := _use(other, job)):
             raise FTError(f"it cannot be deleted: {use}", "Delete that one first, or let it come to its end.")

@@ -24,7 +24,7 @@ def _now() -> float:
 
 @dataclass(frozen=True)
 class Queued:
-    """The job folder exists and waits for its turn. `kind` is train, generate, evaluate, export or import."""
+    """The job folder exists and waits for its turn. `kind` is train, measure, generate, evaluate, export, ..."""
 
     kind: str
     at: float = _now()
@@ -60,7 +60,8 @@ class Metric:
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model answers to a probe prompt at `step`; step 0 is the untouched base."""
+    """What the model answers to a probe prompt at `step`; step 0 is before the training: the untouched base, or what
+    is trained further."""
 
     step: int
     prompt: str

@@ -21,6 +21,9 @@ class Machine:
     gpu: str
     """Name of the first CUDA device, '' without one; 'Apple GPU' on Apple silicon."""
     gpu_memory_bytes: int
+    """Of that one."""
+    gpus: int = 0
+    """CUDA devices that this process may use."""
 
     def __str__(self) -> str:
         gpu = f"{self.gpu}, {self.gpu_memory_bytes / 2**30:.0f} GB" if self.gpu else "no GPU"
@@ -29,10 +32,18 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    name, memory = _nvidia()
+    name, memory, count = _nvidia()
     if not name and platform.system() == "Darwin" and platform.machine() == "arm64":
         name, memory = "Apple GPU", psutil.virtual_memory().total  # the memory is shared
-    return Machine(_cores(), min(psutil.virtual_memory().total, _container_limit()), name, memory)
+    return Machine(_cores(), min(psutil.virtual_memory().total, _container_limit()), name, memory, count)
+
+
+def multiplies_bf16() -> bool:
+    """Whether the CPU has instructions for bf16, as Linux tells."""
+    if platform.system() != "Linux":
+        return False
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _cores() -> int:
@@ -54,14 +65,19 @@ def _container_limit() -> int:
         return 2**63
 
 
-def _nvidia() -> tuple[str, int]:
-    """Name and bytes of the first CUDA device, from the driver's own tool."""
+def _nvidia() -> tuple[str, int, int]:
+    """Name and bytes of the first CUDA device, and how many there are, from the driver's own tool."""
     if shutil.which("nvidia-smi") is None:
-        return "", 0
+        return "", 0, 0
     query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return "", 0
+        return "", 0, 0
     name, _, mebibytes = answer.splitlines()[0].rpartition(",") if answer.strip() else ("", "", "")
-    return (name.strip(), int(mebibytes) * 2**20) if mebibytes.strip().isdigit() else ("", 0)
+    if not mebibytes.strip().isdigit():
+        return "", 0, 0
+    devices = answer.strip().splitlines()
+    if chosen := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        devices = devices[: len(chosen.split(","))]
+    return name.strip(), int(mebibytes) * 2**20, len(devices)

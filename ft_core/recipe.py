@@ -78,6 +78,10 @@ class ModelRecipe:
     """built-in, an id on the Hugging Face Hub, or a folder relative to the recipe."""
     revision: str = ""
     """Branch, tag or commit of the Hub id; empty is its main branch."""
+    adapter: str = ""
+    """What was trained before on this base, to be trained further: `newest` or the id of a run in this project, a
+    folder relative to the recipe, or an adapter's id on the Hugging Face Hub. Its method, rank and alpha stay.
+    Empty starts afresh."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +118,23 @@ class TrainRecipe:
     batch_size: int = _number(8, 1, 512)
     """Rows in one update of the weights."""
     micro_batch: int = _number(8, 1, 512)
-    """Rows in memory at once; the rest of batch_size is accumulated. Lower it when memory runs out."""
+    """Rows in memory at once, in each process; the rest of batch_size is accumulated. Lower it if memory is short."""
     max_length: int = _number(512, 32, 131_072)
     """Longest conversation in tokens; longer ones are cut at the end, and reported."""
     warmup: float = _number(0.05, 0.0, 0.5)
     """Share of the steps over which the learning rate rises from 0."""
     schedule: str = _choice("cosine", "cosine", "linear", "constant")
     """How the learning rate falls after the warm-up."""
+    engine: str = _choice("trl", "trl", "unsloth")
+    """What computes the training. trl: FT Flow's own way, which does all that there is to choose, on any machine.
+    unsloth: the kernels of Unsloth, a package apart, for lora, rslora and qlora on an NVIDIA GPU; try it there where
+    speed or memory is short."""
     precision: str = _choice("auto", "auto", "fp32", "bf16", "fp16")
     """Arithmetic of the base model. auto follows from what the machine can do, and is frozen when a job starts."""
+    compiled: str = _choice("auto", "auto", "yes", "no")
+    """On a CPU, whether the model's layers are compiled first (torch.compile): about half a minute at the first start,
+    seconds at later ones, and every step takes about a fifth less. auto compiles for trainings of more than three
+    minutes, and is frozen when a job starts."""
     evaluate_every: int = _number(0, 0, 100_000)
     """Steps between held-out losses and sample answers; 0 does it four times a run."""
     save_every: int = _number(0, 0, 100_000)
@@ -136,6 +148,9 @@ class TrainRecipe:
     mirror: tuple[str, ...] = ()
     """Where checkpoints and the result are copied to while it trains: folders relative to the recipe, or addresses
     such as s3://bucket/runs (fsspec). A copy that fails is told, and never ends the training."""
+    report_to: tuple[str, ...] = ()
+    """Programs for curves that get every figure and answer as well, where they are installed: tensorboard (files in
+    the run's folder), trackio, wandb. Their keys stay in the environment; what fails there never ends the training."""
     probes: tuple[str, ...] = ()
     """Prompts that the model answers while it trains; empty takes two from the held-out rows."""
     seed: int = _number(0, 0, 2**31 - 1)
@@ -143,6 +158,24 @@ class TrainRecipe:
     extra: dict[str, Any] = field(default_factory=dict, hash=False)
     """Any other training argument of TRL and transformers, by its own name, as in `weight_decay: 0.01`. For those who
     know what they look for; a name that does not exist is refused."""
+
+
+@dataclass(frozen=True)
+class ComputeRecipe:
+    """Where it trains, and on how many processors at once."""
+
+    where: str = _choice("here", "here", "hf_jobs")
+    """here: on this machine. hf_jobs: on a machine of Hugging Face, rented by the minute on your account (Jobs); the
+    rows travel there and the result comes back."""
+    processes: int = _number(1, 1, 64)
+    """How many processes share the rows of each step: one for each NVIDIA GPU. 1 suits one GPU or none."""
+    strategy: str = _choice("ddp", "ddp", "fsdp")
+    """How several processes share the work. ddp: each holds the whole model; the fastest where it fits. fsdp: each
+    holds a part of it (FSDP2), for models too large for one GPU; with the methods lora, rslora and full."""
+    hardware: str = "t4-small"
+    """With hf_jobs: the kind of machine, by the name Hugging Face has for it. Train names them with their prices."""
+    hours: float = _number(2.0, 0.1, 72.0)
+    """With hf_jobs: the longest it may run, and so cost."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +210,7 @@ class Recipe:
     generate: GenerateRecipe = GenerateRecipe()
     model: ModelRecipe = ModelRecipe()
     train: TrainRecipe = TrainRecipe()
+    compute: ComputeRecipe = ComputeRecipe()
     compare: CompareRecipe = CompareRecipe()
     export: ExportRecipe = ExportRecipe()
 
@@ -312,6 +346,7 @@ def _section(cls: type, value: Any, where: str) -> Any:
             _refuse_absolute(file, f"{where}: files")
     if isinstance(section, ModelRecipe):
         _refuse_absolute(section.base, f"{where}: base")
+        _refuse_absolute(section.adapter, f"{where}: adapter")
     if isinstance(section, TrainRecipe):
         for target in section.mirror:
             _refuse_absolute(target.removeprefix("file://"), f"{where}: mirror")
@@ -364,13 +399,16 @@ def checked(section: Any) -> Any:
 
 
 def rebase(recipe: Recipe, old: Path, new: Path) -> Recipe:
-    """The same recipe for another folder: folders relative to `old`, of base and mirror, become relative to `new`."""
+    """The same recipe for another folder: folders relative to `old`, of base, adapter and mirror, become relative to
+    `new`."""
 
     def moved(path: str) -> str:
         return Path(os.path.relpath((old / path).resolve(), new.resolve())).as_posix()
 
-    base, mirror = recipe.model.base, recipe.train.mirror
+    base, adapter, mirror = recipe.model.base, recipe.model.adapter, recipe.train.mirror
     if base != BUILTIN and (old / base).is_dir():
         recipe = replace(recipe, model=replace(recipe.model, base=moved(base)))
+    if adapter and (old / adapter).is_dir():
+        recipe = replace(recipe, model=replace(recipe.model, adapter=moved(adapter)))
     places = tuple(place if "://" in place else moved(place) for place in mirror)
     return replace(recipe, train=replace(recipe.train, mirror=places))

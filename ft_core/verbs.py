@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import about, events, jobs, recipe
+from .errors import FTError
 from .machine import this_machine
 from .out import JobFailed, JobStopped, Out
 from .recipe import Recipe
@@ -26,13 +27,15 @@ def run(args: Arguments, workspace: Workspace, out: Out) -> None:
     from .data import formats
     from .export import start as exporting
     from .generate import synthesize
-    from .train import models
+    from .train import compute, models, rented
 
     path = Path(args.recipe)
     wanted = recipe.load(path)
     token = os.environ.get("HF_TOKEN", "") if "hub" in wanted.export.to else ""
     # What would be refused at the end is refused now, not after hours of work.
     models.require(wanted.model.base, wanted.model.revision, path.parent)
+    if compute.is_rented(wanted.compute):
+        rented.check(wanted, os.environ.get("HF_TOKEN", ""))
     if wanted.export.to:
         exporting.check(exporting.Wanted("", wanted.export.to, wanted.export.name), token)
     files = [path.parent / f for f in wanted.data.files]
@@ -82,7 +85,7 @@ def generate(args: Arguments, workspace: Workspace, out: Out) -> None:
 
 
 def train(args: Arguments, workspace: Workspace, out: Out) -> None:
-    from .train import preflight
+    from .train import measure, preflight
 
     project = workspace.project(args.project)
     if args.recipe:
@@ -90,11 +93,17 @@ def train(args: Arguments, workspace: Workspace, out: Out) -> None:
     else:
         wanted, folder = recipe.preset("Balanced"), Path.cwd()
     wanted = replace(wanted, train=with_knobs(wanted.train, args))
+    if args.measure and not args.dry_run:
+        raise FTError("--measure measures three steps and trains nothing", "Give it with --dry-run.")
     if args.dry_run:
+        measured = follow(measure.start(project, wanted, folder), out) if args.measure else {}
         seen = preflight.preflight(project, recipe.rebase(wanted, folder, project.path))
         for finding in seen.findings:
             out.say(f"{finding.kind}: {finding.text} {finding.hint}")
-        out.result(asdict(seen) | {"ready": seen.ready})
+        if seen.estimate and measured:
+            speed, minutes = measured["tokens_per_s"], seen.estimate.seconds / 60
+            out.say(f"measured: {speed:,.0f} tokens/s, so the training takes about {minutes:,.1f} minutes")
+        out.result(asdict(seen) | {"ready": seen.ready} | ({"measured": measured} if measured else {}))
         return
     result = _train(project, wanted, folder, out)
     out.result(result, _trained_text(result))
@@ -103,12 +112,14 @@ def train(args: Arguments, workspace: Workspace, out: Out) -> None:
 def _train(project: Project, wanted: Recipe, folder: Path, out: Out) -> dict[str, Any]:
     from .train import start
 
-    return follow(start.start(project, wanted, folder), out)
+    return follow(start.start(project, wanted, folder, {"HF_TOKEN": os.environ.get("HF_TOKEN", "")}), out)
 
 
 def _trained_text(result: dict[str, Any]) -> str:
     before, after = result.get("heldout_before"), result.get("heldout_after")
     loss = f"held-out loss {after:.3f}, before {before:.3f} ({after / before - 1:+.0%})" if before and after else ""
+    if start := result.get("heldout_start"):
+        loss += f", {start:.3f} where it went on from"
     work = f"{result['tokens']} tokens, about {result['flops']:.1e} floating-point operations, "
     memory = f"{result['peak_memory_bytes'] / 1e9:.1f} GB of memory at most"
     return f"{result['state']} after {result['steps']} steps. {loss}\n{work}{memory}\nadapter: {result['adapter']}"

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import events, jobs
+from . import events, jobs, recipe
 from .errors import FTError
 from .events import Event, EventWriter, Failed, Note, Progress, Stopped
 from .workspace import BUILTIN_REPO, Job, Workspace, builtin_gguf
@@ -47,6 +47,7 @@ def work(job: Job) -> int:
 def _run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
     view = events.fold(events.read(job.events)[0])
     light = view.kind in ("import", "publish", "audit")  # they wait for disks and networks, or are soon over
+    light = light or (view.kind == "train" and recipe.load(job.recipe).compute.where != "here")
     if light or jobs.arguments(job).get("teacher_is_remote"):
         yield from _room(view.kind, job, secrets)
         return
@@ -79,8 +80,12 @@ def make_builtin_gguf(workspace: Workspace) -> Iterator[Event]:
 def _room(kind: str, job: Job, secrets: dict[str, str]) -> Iterator[Event]:
     """The rooms are imported here, one at a time: they take seconds to load."""
     match kind:
+        case "train" if recipe.load(job.recipe).compute.where == "hf_jobs":
+            from .train import rented as room
         case "train":
             from .train import sft as room
+        case "measure":
+            from .train import measure as room
         case "generate":
             from .generate import synthesize as room
         case "audit":

@@ -191,6 +191,11 @@ class Job:
         return self.path / "seen"
 
     @property
+    def rented(self) -> Path:
+        """What of the job is on a rented machine now; not there for a job that has none."""
+        return self.path / "rented.json"
+
+    @property
     def pid(self) -> Path:
         """Line 1 the process id, line 2 its creation time, because ids are used again."""
         return self.path / "pid"

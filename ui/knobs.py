@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields, replace
 from typing import Any, get_origin, get_type_hints
 
@@ -16,14 +17,14 @@ _LONG = 170
 """Characters of a text that want the whole width."""
 
 
-def knob(section: type, name: str) -> Any:
-    """The widget of one field of a recipe section."""
+def knob(section: type, name: str, choices: Sequence[tuple[str, str]] = (), **given: Any) -> Any:
+    """The widget of one field of a recipe section; `choices` are what to offer for a text that may be another too."""
     field = next(f for f in fields(section) if f.name == name)
     kind = get_type_hints(section)[name]
     info = recipe.docs(section)[name]
-    shared = {"label": label(name), "value": shown(_default(field)), "elem_id": f"knob-{name}"}
+    shared = {"label": label(name), "value": shown(_default(field)), "elem_id": f"knob-{name}", **given}
     how = {tuple: " One a line.", dict: " Lines of YAML."}.get(get_origin(kind), "")
-    if how or len(info) > _LONG:
+    if how or choices or len(info) > _LONG:
         shared["elem_classes"] = "ft-wide"
     if "options" in field.metadata:
         return gr.Dropdown(list(field.metadata["options"]), info=f"{info} Default: {field.default}.", **shared)
@@ -34,6 +35,8 @@ def knob(section: type, name: str) -> Any:
         usual = f" Default: {field.default:g}."
         return gr.Number(info=info + usual, precision=0 if kind is int else None, minimum=low, maximum=high,
                          step=_step(field, kind), **shared)  # fmt: skip
+    if choices:
+        return gr.Dropdown(list(choices), info=info, allow_custom_value=True, **shared)
     return gr.Textbox(info=info + how, lines=2 if how else 1, max_lines=6, **shared)
 
 
@@ -57,8 +60,10 @@ def shown(value: Any) -> Any:
 def taken(section: Any, name: str, value: Any) -> Any:
     """The section with one field as a widget gave it. Raises FTError that names the field and its range."""
     kind = get_type_hints(type(section))[name]
-    if value is None:
+    if value is None and kind in (int, float):
         raise FTError(f"{label(name)} is empty.", "Put a number there.")
+    if value is None and kind is str:
+        value = ""
     if get_origin(kind) is tuple:
         value = tuple(_text(line) for line in value.split("\n") if line.strip())
     elif get_origin(kind) is dict:

@@ -73,7 +73,8 @@ class Page:
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         self.turns = gr.State([0])
         demo.load(tell(self.load), [self.project], everything, **quiet)
-        self.header.do(tell(self.do), [self.project, self.turns], everything, **quiet)
+        streams = self.parts["compare"].streams  # another project's answers are for nobody
+        self.header.do(tell(self.do), [self.project, self.turns], everything, cancels=streams, **quiet)
         applied = self.parts["train"].file.applied
         applied.change(tell(self.follow), [self.project], everything, **quiet)
         clock = gr.Timer(_TICK_S)
@@ -123,7 +124,7 @@ class Page:
         update = {
             self.header: self._header(project, facts, first),
             self.project: project.name,
-            self.stamp: self._stamp(project),
+            self.stamp: self._stamp(project, ""),
             self.tabs: gr.Tabs(selected="data" if first else views.opens_on(facts)),
         }
         for part in self.parts.values():
@@ -131,11 +132,15 @@ class Page:
         return update
 
     def tick(self, given: dict, request: gr.Request) -> dict[Any, Any]:
-        """Once a second from every open page; the answer is empty unless something changed on disk."""
+        """Once a second from every open page; the answer is empty unless something changed.
+
+        An answer can reach the browser after that of a click which came later. It then brings the stamp of a page
+        where nobody had clicked, and the next tick draws what was clicked again.
+        """
         if not given[self.project]:
             return {}
         project = self.house.project(request, given[self.project])
-        now = self._stamp(project)
+        now = self._stamp(project, given[self.parts["train"].at][0])
         if now == given[self.stamp]:
             return {}
         turn = given[self.turns][0]
@@ -147,11 +152,12 @@ class Page:
 
     # --- what it reads
 
-    def _stamp(self, project: Project) -> str:
+    def _stamp(self, project: Project, looked_at: str) -> str:
+        """Of all that a tick draws; `looked_at` are the runs that the Train tab shows."""
         _, usable = views.trainings(self.runs.of_kind(project, "train"))
         compared = bool(usable) and was_compared(usable[0])
         preparing = self.parts["train"].preparation(project)
-        return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{compared}|{preparing}"
+        return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{compared}|{preparing}|{looked_at}"
 
     def _header(self, project: Project, facts: views.Facts, first: bool) -> str:
         projects = project.workspace.projects()

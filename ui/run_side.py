@@ -20,6 +20,7 @@ from .frame import Frame
 from .panel import draw, panel
 from .run_list import Looking
 from .run_view import figures_panel, run_panel, samples_panel
+from .session import secrets_of
 
 
 class RunSide:
@@ -50,7 +51,7 @@ class RunSide:
             project = self.frame.open(request, name)
             if event.do == "again":
                 return repeat(project, project.job(event.job))
-            at[0] = str(self._done(project, Looking.of(at[0]), event))
+            at[0] = str(self._done(project, Looking.of(at[0]), event, secrets_of(request, self.frame.house)))
             return self.show(project, at)
 
         self.stop.click(tell(self.end), [name, self.at], outputs, **quiet)
@@ -106,10 +107,12 @@ class RunSide:
 
     def go_on(self, name: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
         project = self.frame.open(request, name)
-        jobs.resume(self._job(project, at[0]))
+        jobs.resume(self._job(project, at[0]), secrets_of(request, self.frame.house))
         return self.show(project, at)
 
-    def _done(self, project: Project, looking: Looking, event: gr.EventData) -> Looking:
+    def _done(
+        self, project: Project, looking: Looking, event: gr.EventData, secrets: dict[str, str] | None
+    ) -> Looking:
         """Does what a button of the list or of the run asks for; returns what is looked at after it."""
         match event.do:
             case "pick":
@@ -120,7 +123,7 @@ class RunSide:
                 waits = project.job(event.job)
                 jobs.stop(waits)
             case "further":
-                start.go_on(project.job(event.job), int(event.steps))
+                start.go_on(project.job(event.job), int(event.steps), secrets)
             case "about":
                 about.keep(project.job(event.job), event.name, event.note)
             case "delete":

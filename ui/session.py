@@ -130,6 +130,12 @@ def hub_token(request: Any, house: House) -> str:
     return str(info.get("access_token", "")) if _signed_in(request) else ""
 
 
+def secrets_of(request: Any, house: House) -> dict[str, str] | None:
+    """What a training may need of the person: the token, for a machine to rent and for a base that is handed out."""
+    token = hub_token(request, house)
+    return {"HF_TOKEN": token} if token else None
+
+
 class GuestCookies:
     """Pure ASGI middleware: who opens the page of a Space without a cookie gets one.
 

@@ -56,10 +56,24 @@ class Turn:
     expected: str = ""
 
 
+@dataclass
+class Talk:
+    """The conversation of a page. `asked` counts what was asked and cleared: an answer that is drawn belongs to the
+    newest, and what still comes of an earlier one is for nobody."""
+
+    turns: tuple[Turn, ...] = ()
+    asked: int = 0
+
+    def begin(self, turns: tuple[Turn, ...] = ()) -> int:
+        self.turns = turns
+        self.asked += 1
+        return self.asked
+
+
 class CompareTab:
     def __init__(self, frame: Frame, recipes: Recipes, engines: Engines):
         self.frame, self.recipes, self.engines = frame, recipes, engines
-        self.turns = gr.State(())
+        self.talks = gr.State(Talk())
         self.run = self.at = gr.Textbox(visible="hidden", elem_id="compared-run")
         self.sides = panel(elem_id="sides")
         self.talk = panel(elem_id="talk")
@@ -67,7 +81,7 @@ class CompareTab:
         with gr.Column(visible=False) as self.dialogue:
             self._dialogue()
         self.numbers = panel(elem_id="numbers")
-        self.shown = [self.turns, self.run, self.sides, self.talk, self.chips, self.system, *self.knobs.values(),
+        self.shown = [self.talks, self.run, self.sides, self.talk, self.chips, self.system, *self.knobs.values(),
                       self.numbers, self.notice, self.send, self.stop, self.box, self.dialogue]  # fmt: skip
         self._listen()
 
@@ -89,17 +103,22 @@ class CompareTab:
     def _listen(self) -> None:
         tell = told(self.notice)
         name = self.frame.project
-        given = {name, self.run, self.system, self.turns, self.box, *self.knobs.values()}
-        talk = [self.turns, self.talk, self.sides, self.notice, self.box, self.send, self.stop, self.chips, self.run,
+        given = {name, self.run, self.system, self.talks, self.box, *self.knobs.values()}
+        talk = [self.talk, self.sides, self.notice, self.box, self.send, self.stop, self.chips, self.run,
                 self.dialogue]  # fmt: skip
         streamed = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": 4}
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        gr.on([self.box.submit, self.send.click], tell(self.ask), given, talk, **streamed)
-        self.chips.do(tell(self.ask_chip), given, talk, **streamed)
-        self.again.click(tell(self.retry), given, talk, **streamed)
+        self.streams = [
+            gr.on([self.box.submit, self.send.click], tell(self.ask), given, talk, **streamed),
+            self.chips.do(tell(self.ask_chip), given, talk, **streamed),
+            self.again.click(tell(self.retry), given, talk, **streamed),
+        ]
         self.stop.click(tell(self.cancel), None, [self.notice], **quiet)
-        self.clear.click(tell(self.empty), [name], talk, **quiet)
-        self.sides.do(tell(self.choose), [name], [*talk, self.numbers], **quiet)
+        # The browser listens to an answer no more before it is told of the empty conversation.
+        self.clear.click(None, cancels=self.streams)
+        self.sides.do(None, cancels=self.streams)
+        self.clear.click(tell(self.empty), [name, self.talks], talk, **quiet)
+        self.sides.do(tell(self.choose), [name, self.talks], [*talk, self.numbers], **quiet)
         self.numbers.do(tell(self.measure), [name, self.run], [self.numbers, self.notice], **quiet)
 
     # --- what it shows
@@ -110,6 +129,7 @@ class CompareTab:
             system = store.system
         return {
             **self._blank(project, ""),
+            self.talks: Talk(),
             self.run: "",
             self.system: system,
             self.box: "",
@@ -127,7 +147,6 @@ class CompareTab:
     def _blank(self, project: Project, run: str) -> dict[Any, Any]:
         found = self._runs(project)
         return {
-            self.turns: (),
             self.talk: draw("talk", turns=(), waiting=False, ready=bool(found)),
             self.sides: self._sides(project, run),
             self.chips: self._chips(project),
@@ -180,7 +199,7 @@ class CompareTab:
         """What stands in the box."""
         text = (given[self.box] or "").strip()
         if text:
-            yield from self._answers(given, given[self.turns], Turn(text), request)
+            yield from self._answers(given, given[self.talks].turns, Turn(text), request)
 
     def ask_chip(self, given: dict, event: gr.EventData, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """A prompt of the rows, in a conversation of its own."""
@@ -191,40 +210,62 @@ class CompareTab:
 
     def retry(self, given: dict, request: gr.Request) -> Iterator[dict[Any, Any]]:
         """The last question again, with another seed where answers are sampled."""
-        if given[self.turns]:
-            *earlier, last = given[self.turns]
+        if turns := given[self.talks].turns:
+            *earlier, last = turns
             yield from self._answers(given, tuple(earlier), replace(last, before=Answer(), after=Answer()), request, 1)
 
     def _answers(
         self, given: dict, earlier: tuple[Turn, ...], turn: Turn, request: gr.Request, more_seed: int = 0
     ) -> Iterator[dict[Any, Any]]:
-        """Both answers as they come, then the proof that before is before."""
+        """Both answers as they come, while this is the newest that the page asked."""
+        talk, asker = given[self.talks], str(request.session_hash)
+        mine = talk.begin(earlier)
+        self.engines.cancel(asker)  # what was asked before makes room
+        try:
+            for turns, update in self._stream(given, earlier, turn, asker, request, more_seed):
+                if talk.asked != mine:
+                    return
+                talk.turns = turns
+                yield update
+        except FTError:
+            if talk.asked == mine:
+                raise
+
+    def _stream(
+        self, given: dict, earlier: tuple[Turn, ...], turn: Turn, asker: str, request: gr.Request, more_seed: int
+    ) -> Iterator[tuple[tuple[Turn, ...], dict[Any, Any]]]:
+        """The conversation and how it looks as the answers come; then the proof that before is before."""
         project = self.frame.open(request, given[self.frame.project])
         client = self.engines.of(self._job(project, given[self.run]))
-        asker = str(request.session_hash)
         sampling = self._sampling(given, more_seed)
-        yield {
-            **self._talk((*earlier, turn), waiting=True),
-            self.run: client.job.id,  # a later run does not take over a conversation
-            self.box: "",
-            self.send: gr.Button(visible=False),
-            self.stop: gr.Button(visible=True),
-        }
+        turns = (*earlier, turn)
+        yield (
+            turns,
+            {
+                self.talk: _drawn(turns, waiting=True),
+                self.run: client.job.id,  # a later run does not take over a conversation
+                self.box: "",
+                self.send: gr.Button(visible=False),
+                self.stop: gr.Button(visible=True),
+            },
+        )
         idle = {self.send: gr.Button(visible=True), self.stop: gr.Button(visible=False)}
         shown = time.monotonic()
         try:
             for delta in client.ask(_chats(given[self.system], earlier, turn), sampling, asker=asker):
                 answer = Answer(delta.text, delta.tokens, delta.tokens_per_s, delta.done)
                 turn = replace(turn, **{delta.side: answer})
+                turns = (*earlier, turn)
                 if time.monotonic() - shown > _YIELD_S:
                     shown = time.monotonic()
-                    yield self._talk((*earlier, turn))
-            yield {**self._talk((*earlier, turn)), **idle}
+                    yield turns, {self.talk: _drawn(turns)}
+            yield turns, {self.talk: _drawn(turns), **idle}
             if not was_compared(client.job):
                 _keep_proof(client, asker)
-                yield {self.sides: self._sides(project, client.job.id)}
+                yield turns, {self.sides: self._sides(project, client.job.id)}
         except FTError:
-            yield {**self._talk((*earlier, turn) if turn.after.text else earlier), self.box: turn.asked, **idle}
+            kept = turns if turn.after.text else earlier
+            yield kept, {self.talk: _drawn(kept), self.box: turn.asked, **idle}
             raise
 
     def _sampling(self, given: dict, more_seed: int) -> CompareRecipe:
@@ -233,15 +274,15 @@ class CompareTab:
             wanted = knobs.taken(wanted, name, given[widget])
         return replace(wanted, seed=wanted.seed + more_seed)
 
-    def _talk(self, turns: tuple[Turn, ...], waiting: bool = False) -> dict[Any, Any]:
-        return {self.turns: turns, self.talk: draw("talk", turns=turns, waiting=waiting, ready=True)}
-
-    def empty(self, name: str, request: gr.Request) -> dict[Any, Any]:
+    def empty(self, name: str, talk: Talk, request: gr.Request) -> dict[Any, Any]:
+        talk.begin()
         self.engines.cancel(str(request.session_hash))
         return {**self._blank(self.frame.open(request, name), ""), self.run: ""}
 
-    def choose(self, name: str, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
+    def choose(self, name: str, talk: Talk, event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """Another run on the right side; the conversation begins anew."""
+        talk.begin()
+        self.engines.cancel(str(request.session_hash))
         project = self.frame.open(request, name)
         run = project.job(event.value).id
         return {**self._blank(project, run), self.run: run, self.numbers: self._numbers(project, run)}
@@ -260,6 +301,10 @@ class CompareTab:
         if not found:
             raise FTError("Nothing is trained yet, so there is no after.", "Train first; it takes minutes.")
         return next((job for job, _ in found if job.id == run), found[0][0])
+
+
+def _drawn(turns: tuple[Turn, ...], waiting: bool = False) -> str:
+    return draw("talk", turns=turns, waiting=waiting, ready=True)
 
 
 def _chats(system: str, earlier: tuple[Turn, ...], turn: Turn) -> Chats:

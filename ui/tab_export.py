@@ -40,10 +40,11 @@ class Place:
 class ExportTab:
     def __init__(self, frame: Frame, recipes: Recipes):
         self.frame, self.recipes = frame, recipes
-        self.at = None
         with gr.Row(elem_classes="ft-cols"):
             with gr.Column(elem_classes="ft-in"):
-                self.where = gr.Radio([], label="Where should it run?", elem_id="where", elem_classes="ft-list")
+                self.where = self.at = gr.Radio(
+                    [], label="Where should it run?", elem_id="where", elem_classes="ft-list"
+                )
                 self.type = gr.Radio([(f"{name}, {text}", name) for name, text in _GGUF.items()], value="Q8_0",
                                      label="Weights stored as", visible=False, elem_id="gguf-type",
                                      elem_classes="ft-list")  # fmt: skip
@@ -66,26 +67,31 @@ class ExportTab:
     # --- what it shows
 
     def show(self, project: Project) -> dict[Any, Any]:
-        found = self._places(project)
+        first = self._places(project)[0].key
         return {
-            self.where: gr.Radio([(p.label, p.key) for p in found], value=found[0].key),
+            **self.tick(project, first),
+            self.where: gr.Radio(self._choices(project), value=first),
             self.type: gr.Radio(visible=False),
             self.repo: gr.Textbox(visible=False),
             self.name: _model_name(project),
             self.notice: "",
-            **self.tick(project),
         }
 
-    def tick(self, project: Project, at: str = "") -> dict[Any, Any]:
+    def tick(self, project: Project, at: str | None) -> dict[Any, Any]:
+        """`at` is the chosen place; what is offered follows from the newest run."""
         newest = self.frame.runs.newest(project, "export")
         trained = self._trained(project)
         running = bool(newest) and not newest[1].state.over
-        text = "Making it" if running else "Make it, about 1 min"
+        text = "Making it" if running else _go_words(at)
         return {
+            self.where: gr.Radio(self._choices(project)),
             self.go: gr.Button(text, interactive=bool(trained) and not running),
             self.made: export_panel(project, newest, bool(trained)),
             self.stop: gr.Button(visible=running),
         }
+
+    def _choices(self, project: Project) -> list[tuple[str, str]]:
+        return [(place.label, place.key) for place in self._places(project)]
 
     def _places(self, project: Project) -> list[Place]:
         base = self.recipes.of(project).model.base
@@ -114,7 +120,7 @@ class ExportTab:
 
     def choose(self, name: str, where: str) -> dict[Any, Any]:
         return {self.type: gr.Radio(visible=where == "gguf"), self.repo: gr.Textbox(visible=where == "hub"),
-                self.go: gr.Button("Push it" if where == "hub" else "Make it, about 1 min")}  # fmt: skip
+                self.go: gr.Button(_go_words(where))}  # fmt: skip
 
     def make(self, given: dict, request: gr.Request) -> dict[Any, Any]:
         project = self.frame.open(request, given[self.frame.project])
@@ -122,14 +128,17 @@ class ExportTab:
         if trained is None:
             raise FTError("Nothing is trained yet.", "Train first; it takes minutes.")
         where = given[self.where]
-        to = next((p.to for p in self._places(project) if p.key == where), ()) or (f"gguf:{given[self.type]}",)
+        place = next((p for p in self._places(project) if p.key == where), None)
+        if place is None:
+            raise FTError("It is not said where the model should run.", "Choose one of the places.")
+        to = place.to or (f"gguf:{given[self.type]}",)
         token = hub_token(request, self.frame.house) if where == "hub" else ""
         if where == "hub" and not token and self.frame.house.on_space:
             raise FTError("Pushing to the Hub needs to know who you are.", "Sign in at the top of the page.")
         options = {"repo": (given[self.repo] or "").strip()} if where == "hub" else {}
         name = (given[self.name] or "").strip() or _model_name(project)
         start.start(project, trained, list(to), name=name, options=options, token=token)
-        return self.tick(project)
+        return self.tick(project, where)
 
     def end(self, name: str, request: gr.Request) -> dict[Any, Any]:
         newest = self.frame.runs.newest(self.frame.open(request, name), "export")
@@ -172,6 +181,10 @@ def commands(wanted: start.Wanted, view: JobView) -> list[tuple[str, str]]:
     if "merged" in wanted.to:
         found.append(("In Python:", f"transformers.pipeline('text-generation', '{view.result.get('path', '')}')"))
     return found
+
+
+def _go_words(where: str | None) -> str:
+    return "Push it" if where == "hub" else "Make it, about 1 min"
 
 
 def _model_name(project: Project) -> str:

@@ -25,6 +25,7 @@ from ..conversation import Conversation, Message
 from ..errors import FTError
 from ..recipe import CompareRecipe
 from ..render import IGNORED, Renderer
+from ..train.base import of_trained
 from ..workspace import Job
 from . import apart
 from .exchange import SIDES, Chats, Delta, Proof, Side
@@ -82,13 +83,13 @@ class Engine:
     @classmethod
     def of(cls, job: Job, precision: str = "auto") -> Engine:
         """The models of a training job; `auto` is the precision that it was trained in. Raises FTError as `load`."""
-        base = jobs.view(job).result.get("base")
-        if not base:
+        result, wanted = jobs.view(job).result, recipe.load(job.recipe)
+        if not result.get("base"):
             raise FTError(f"job {job.id} has no trained model yet", "Wait until it is done, or resume it.")
         if precision == "auto":
-            trained_in = recipe.load(job.recipe).train.precision
+            trained_in = wanted.train.precision
             precision = trained_in if trained_in in PRECISIONS else "fp32"
-        return cls.load(Path(base), job.adapter, precision)
+        return cls.load(of_trained(result, wanted.model, job), job.adapter, precision)
 
     def stream(self, chats: Chats, sampling: CompareRecipe, stop: Event | None = None) -> Iterator[Delta]:
         """The answers of the sides in `chats`, as they come; each side's last delta is done.

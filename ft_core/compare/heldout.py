@@ -22,6 +22,7 @@ from ..data.freeze import read_frozen
 from ..errors import FTError
 from ..events import Event, Finished, Progress, Started, Stopped
 from ..render import Rendered, Renderer
+from ..train.base import of_trained
 from ..train.loss import row_losses
 from ..train.rows import side
 from ..workspace import Job, write_whole
@@ -114,10 +115,11 @@ def bootstrap(before: np.ndarray, after: np.ndarray, tokens: np.ndarray, seed: i
 
 def _evaluate(job: Job) -> Generator[tuple[int, int], None, Heldout]:
     """Yields (rows read, rows to read) as it goes on; every row is read twice."""
-    base = jobs.view(job).result.get("base")
-    if not base:
+    result = jobs.view(job).result
+    if not result.get("base"):
         raise FTError(f"job {job.id} has no trained model yet", "Wait until it is done, or resume it.")
-    ids, examples = _heldout_rows(job, Renderer.of(Path(base)))
+    base = of_trained(result, recipe.load(job.recipe).model, job)
+    ids, examples = _heldout_rows(job, Renderer.of(base))
     yield 0, 2 * len(ids)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, local_files_only=True)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from huggingface_hub import ModelCardData
 
-from ..train import methods
+from ..train import further, methods
 from .trained import Trained
 
 Relation = Literal["adapter", "finetune", "quantized"]
@@ -85,6 +85,8 @@ def _facts(trained: Trained) -> dict[str, Any]:
         "learning rate": f"{settings.learning_rate:g}, {settings.schedule}",
         "rows an update": settings.batch_size,
     }
+    if origin := further.name_of(trained.job):
+        facts["trained further from"] = origin
     if steps := result.get("steps"):
         facts["updates"] = steps
     before, after = result.get("heldout_before"), result.get("heldout_after")

@@ -84,8 +84,10 @@ class Trained:
 
     @property
     def width(self) -> int:
-        """Of the base's hidden states."""
-        return json.loads((self.base / "config.json").read_text(encoding="utf-8"))["hidden_size"]
+        """Of the base's hidden states; families have names of their own for it, GPT-2 n_embd."""
+        from transformers import AutoConfig
+
+        return AutoConfig.from_pretrained(self.base).get_text_config().hidden_size
 
     @property
     def system(self) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import FTError
-from ..recipe import BUILTIN
-from ..workspace import BUILTIN_REPO, Workspace
+from ..recipe import BUILTIN, ModelRecipe
+from ..workspace import BUILTIN_REPO, Job, Workspace
 from . import download
 from .download import Report
 
 
-def resolve(base: str, revision: str, workspace: Workspace, relative_to: Path, report: Report) -> Path:
+def resolve(
+    base: str, revision: str, workspace: Workspace, relative_to: Path, report: Report, token: str = ""
+) -> Path:
     """The folder of the base model, made or downloaded where it is not there yet.
 
     `relative_to` is the folder of the recipe. Raises FTError for a model that does not exist, is gated, or holds its
@@ -30,9 +33,17 @@ def resolve(base: str, revision: str, workspace: Workspace, relative_to: Path, r
                 f"the base model {folder.name} is gone: its folder is not where it was",
                 "Put it back, then resume; everything else of the training is kept.",
             )
-        folder = download.snapshot(base, revision, report)
+        folder = download.snapshot(base, revision, report, token=token)
     download.require_whole(folder, public_name(base, relative_to))
     return folder.resolve()
+
+
+def of_trained(result: dict[str, Any], wanted: ModelRecipe, job: Job) -> Path:
+    """The folder of the base by the result of a training; of one on a rented machine it may have to be fetched."""
+    folder = Path(result["base"])
+    if "rented" not in result or folder.is_dir():
+        return folder
+    return resolve(wanted.base, wanted.revision, job.project.workspace, job.path, lambda share, what: None)
 
 
 def public_name(base: str, relative_to: Path) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import huggingface_hub
 from huggingface_hub import errors
+from huggingface_hub.utils import httpx
 from tqdm import tqdm
 
 from ..errors import FTError
+from ..workspace import on_a_space
 
 Report = Callable[[float, str], None]
 """Told the share that is done (0 to 1) and what goes on."""
@@ -25,23 +26,36 @@ SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "LICENSE*", "README.md"]
 """Tokenizer, template, configuration and the card, which names the licence: what a page needs of a model."""
 
 
-def snapshot(repo: str, revision: str, report: Report, into: Path | None = None, weights: bool = True) -> Path:
+def snapshot(
+    repo: str, revision: str, report: Report, into: Path | None = None, weights: bool = True, token: str = ""
+) -> Path:
     """The folder of `repo` at `revision` ('' for its main branch): in the Hub's own cache, or copied to `into`.
 
-    Raises FTError for everything that the Hub or the way there refuses.
+    Asks as whom `token` belongs to. Raises FTError for everything that the Hub or the way there refuses.
     """
     try:
         folder = huggingface_hub.snapshot_download(
             repo,
             revision=revision or None,
             local_dir=into,
+            token=as_whom(token),
             allow_patterns=[*SMALL_FILES, *(["*.safetensors"] if weights else [])],
             ignore_patterns=["*/*"],  # other formats lie in folders of their own
             tqdm_class=_reporting(report, repo),
         )
     except (errors.HFValidationError, *_REFUSALS) as error:
-        raise _refused(repo, revision, error) from None
+        raise refused(repo, revision, error) from None
     return Path(folder)
+
+
+def as_whom(token: str) -> str | bool:
+    """The token to ask with. Without one of the person it is the environment's, or that of the machine's login; but on
+    a Space that is its owner's, and who asks may be anybody: there it is none."""
+    return token or (not on_a_space() and huggingface_hub.get_token()) or False
+
+
+class Gated(FTError):
+    """The owner of a model lets some people in, and the one who asks is not among them, or is not known."""
 
 
 _REFUSALS = (
@@ -53,11 +67,12 @@ _REFUSALS = (
 )
 
 
-def _refused(repo: str, revision: str, error: Exception) -> FTError:
+def refused(repo: str, revision: str, error: Exception) -> FTError:
+    """What the Hub, or the way to it, says no with; for people."""
     page = f"{huggingface_hub.constants.ENDPOINT}/{repo}"
     match error:
         case errors.GatedRepoError():
-            return FTError(
+            return Gated(
                 f"the model {repo} is gated: its owner wants to be asked first",
                 f"Ask for access on {page}, then set HF_TOKEN to a token of that account.",
             )
@@ -74,6 +89,16 @@ def _refused(repo: str, revision: str, error: Exception) -> FTError:
         f"the model {repo} is not on this machine and the Hugging Face Hub cannot be reached",
         "Check the name and the connection; a folder with the model works without one.",
     )
+
+
+def here(repo: str, revision: str) -> Path | None:
+    """The folder of a model that the Hub's own cache has whole, weights and all; the Hub is not asked."""
+    try:
+        folder = Path(huggingface_hub.snapshot_download(repo, revision=revision or None, local_files_only=True))
+        require_whole(folder, repo)
+    except (errors.HFValidationError, errors.LocalEntryNotFoundError, FTError, *_REFUSALS):
+        return None
+    return folder
 
 
 def require_whole(folder: Path, name: str) -> None:

@@ -31,6 +31,7 @@ _OURS = {
     "save_steps": "save_every",
     "eval_strategy": "evaluate_every",
     "eval_steps": "evaluate_every",
+    "report_to": "report_to",
 }
 """What is a field of the recipe already, and how it is called there."""
 _KEPT_BACK = {
@@ -75,9 +76,6 @@ def check(extra: dict[str, Any]) -> None:
             raise FTError(f"extra: there is no training argument {name!r}", hint)
         if not _fits(value, known()[name]):
             raise FTError(f"extra: {name} is of the kind {known()[name]}, not {value!r}", "Write it as YAML would.")
-    for tracker in _trackers(extra.get("report_to")):
-        if find_spec(tracker) is None:
-            raise FTError(f"extra: report_to names {tracker}, which is not installed", f"pip install {tracker}")
 
 
 @cache
@@ -103,8 +101,3 @@ def _fits(value: Any, annotation: str) -> bool:
     if isinstance(value, bool):  # Python calls it an int
         return "bool" in names
     return any(isinstance(value, _KINDS.get(name, str)) for name in names)
-
-
-def _trackers(report_to: str | list[str] | None) -> list[str]:
-    named = [report_to] if isinstance(report_to, str) else report_to or []
-    return [name for name in named if name not in ("none", "all")]

@@ -18,6 +18,7 @@ from .. import recipe
 from ..errors import FTError
 from ..workspace import Job, write_whole
 from . import checkpoints
+from .plan import rows_at_once
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """What torch's allocators say in a plain RuntimeError: of a CPU, of Apple's GPU, of CUDA's own libraries."""
@@ -49,7 +50,7 @@ def halve(job: Job, step: int) -> str:
     """
     wanted = recipe.load(job.recipe)
     train = wanted.train
-    rows = min(train.micro_batch, train.batch_size)
+    rows = rows_at_once(train, wanted.compute.processes)
     last = checkpoints.last_whole(job)
     if rows == 1:
         raise FTError(

@@ -19,9 +19,13 @@ Fit = Literal["fits", "tight", "too big"]
 
 def fits(estimate: Estimate, memory_bytes: int) -> Fit:
     """Whether the estimated training goes into so much memory."""
-    if estimate.memory_bytes > memory_bytes:
+    return _fit(estimate.memory_bytes, memory_bytes)
+
+
+def _fit(wanted_bytes: int, memory_bytes: int) -> Fit:
+    if wanted_bytes > memory_bytes:
         return "too big"
-    return "tight" if estimate.memory_bytes > TIGHT * memory_bytes else "fits"
+    return "tight" if wanted_bytes > TIGHT * memory_bytes else "fits"
 
 
 @dataclass(frozen=True)
@@ -51,3 +55,31 @@ def offers(of: Callable[[Machine], Estimate], method: str) -> tuple[Offer, ...]:
         why_not = "" if machine.gpu else methods.why_not(method, machine)
         found.append(Offer(hardware, fit, why_not, seconds, usd))
     return tuple(found)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Whether the training goes into one machine's memory, by whichever method."""
+
+    name: str
+    """What the Hub calls it; '' is this machine."""
+    title: str
+    fits: dict[str, Fit]
+    """By method; one that cannot train there is not in it."""
+
+
+def places(wanted: Callable[[str, Machine], int], here: Machine) -> tuple[Place, ...]:
+    """This machine and all that can be rented; `wanted` are the bytes that a method wants on a machine."""
+    found = [("", "This machine", here)]
+    found += [(hardware.name, hardware.title, hardware.machine) for hardware in offered()]
+    return tuple(Place(name, title, _by_method(wanted, machine, not name)) for name, title, machine in found)
+
+
+def _by_method(wanted: Callable[[str, Machine], int], machine: Machine, here: bool) -> dict[str, Fit]:
+    memory = machine.gpu_memory_bytes or machine.memory_bytes
+    return {
+        method: _fit(wanted(method, machine), memory)
+        for method in methods.NAMES
+        if (machine.gpu and not here)
+        or not methods.why_not(method, machine)  # what is missing here is installed there
+    }

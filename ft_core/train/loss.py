@@ -7,7 +7,8 @@ that nobody learns. Nats are -ln p, of a learnt token or of the sum over all.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..render import IGNORED, Rendered
-from .limits import CHUNK
+from .limits import BLOCK, CHUNK, LOOKED
 
 PAD_TO = 8
 """Lengths are padded to a multiple of this: what matrix kernels like."""
@@ -43,6 +44,12 @@ def collate(examples: list[dict[str, Any]], pad_id: int) -> dict[str, Tensor]:
     }
 
 
+def nothing(pad_id: int) -> dict[str, Tensor]:
+    """As `collate`, with a row of which nothing is learnt and nothing counts."""
+    batch = collate([{"input_ids": [pad_id], "labels": [IGNORED]}], pad_id)
+    return batch | {"lengths": torch.zeros(1, dtype=torch.long)}
+
+
 def learnt_nats(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """The nats of all learnt tokens of a batch from `collate`, a scalar, differentiable down to what is trained."""
     return token_nats(model, batch).sum()
@@ -62,11 +69,11 @@ def token_nats(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
             checkpoint(_nats, piece, wanted, head, use_reentrant=False, preserve_rng_state=False)
             for piece, wanted in _chunks(hidden, targets)
         ]
-        return torch.cat(pieces) if pieces else hidden.sum(dim=1).float()
+        return torch.cat(pieces)
     return _Nats.apply(hidden, targets, head)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def row_losses(model: nn.Module, examples: list[Rendered], pad_id: int) -> list[tuple[float, int]]:
     """Of each example the nats of its learnt tokens, and how many these are. In the model's own arithmetic."""
     was_training = model.training
@@ -79,7 +86,7 @@ def row_losses(model: nn.Module, examples: list[Rendered], pad_id: int) -> list[
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         hidden, targets = _learnt_hidden(model, batch)
         head = _head(model)
-        nats = torch.cat([_nats(h, t, head) for h, t in _chunks(hidden, targets)])
+        nats = torch.cat([_nats(h, t, head) for h, t in _chunks(hidden, targets, LOOKED)])
         for i, of_row in zip(rows, nats.double().split([examples[i].learnt for i in rows])):
             losses[i] = (of_row.sum().item(), len(of_row))
     model.train(was_training)
@@ -122,9 +129,26 @@ def fp32_arithmetic(model: nn.Module) -> Iterator[None]:
             hook.remove()
 
 
-def _nats(hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+@dataclass(frozen=True)
+class _Head:
+    """What makes logits of hidden states."""
+
+    linear: nn.Module
+    scale: float
+    cap: float | None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return self.shaped(self.linear(hidden).float())
+
+    def shaped(self, logits: Tensor) -> Tensor:
+        """What some families do to the logits once they are there."""
+        logits = logits * self.scale if self.scale != 1.0 else logits
+        return torch.tanh(logits / self.cap) * self.cap if self.cap else logits
+
+
+def _nats(hidden: Tensor, targets: Tensor, head: _Head) -> Tensor:
     """Of each token its cross entropy: (tokens,), fp32."""
-    return F.cross_entropy(head(hidden).float(), targets, reduction="none")
+    return F.cross_entropy(head(hidden), targets, reduction="none")
 
 
 class _Nats(torch.autograd.Function):
@@ -135,21 +159,36 @@ class _Nats(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
-        found, gradients = [], []
-        for piece, wanted in _chunks(hidden, targets):
-            with torch.enable_grad():
-                piece = piece.detach().requires_grad_()
-                nats = _nats(piece, wanted, head)
-            gradients += torch.autograd.grad(nats, piece, torch.ones_like(nats))
-            found.append(nats.detach())
-        ctx.save_for_backward(torch.cat(gradients) if gradients else torch.zeros_like(hidden))
-        return torch.cat(found) if found else hidden.new_zeros(0, dtype=torch.float32)
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, head: _Head) -> Tensor:
+        found, gradients = zip(*(_with_gradient(piece, wanted, head) for piece, wanted in _chunks(hidden, targets)))
+        ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(found)
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * weights.to(gradient.dtype)[:, None], None, None
+
+
+def _with_gradient(hidden: Tensor, targets: Tensor, head: _Head) -> tuple[Tensor, Tensor]:
+    """The cross entropies, (tokens,) in fp32, and the gradient that each has in its hidden state, (tokens, width).
+
+    On a CPU a few rows of logits are widened at a time, as many as its cache holds: all at once they would be written
+    to memory and read again for each of the half dozen things that are done to them.
+    """
+    with torch.enable_grad():
+        hidden = hidden.detach().requires_grad_()
+        logits = head.linear(hidden)
+    gradient = logits.detach()  # takes the place of the logits, which nobody needs then
+    block = BLOCK if hidden.device.type == "cpu" else CHUNK
+    found = []
+    for narrow, wanted in zip(gradient.split(block), targets.split(block)):
+        with torch.enable_grad():
+            wide = narrow.to(torch.float32, copy=True).requires_grad_()
+            nats = F.cross_entropy(head.shaped(wide), wanted, reduction="none")
+        narrow.copy_(*torch.autograd.grad(nats, wide, torch.ones_like(nats)))
+        found.append(nats.detach())
+    return torch.cat(found), *torch.autograd.grad(logits, hidden, gradient)
 
 
 def _learnt_hidden(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -164,21 +203,15 @@ def _causal(model: nn.Module) -> nn.Module:
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
-def _head(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """From hidden states to logits, with what some families do to them on the way."""
+def _head(model: nn.Module) -> _Head:
     causal = _causal(model)
     config = causal.config.get_text_config()
-    head = causal.get_output_embeddings()
     scale = getattr(config, "logit_scale", None) or 1.0  # Cohere
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
     cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-
-    def logits(hidden: Tensor) -> Tensor:
-        out = head(hidden) * scale if scale != 1.0 else head(hidden)
-        return torch.tanh(out / cap) * cap if cap else out
-
-    return logits
+    return _Head(causal.get_output_embeddings(), scale, cap)
 
 
-def _chunks(hidden: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(hidden.split(CHUNK), targets.split(CHUNK)) if len(targets) else iter(())
+def _chunks(hidden: Tensor, targets: Tensor, tokens: int = CHUNK) -> Iterator[tuple[Tensor, Tensor]]:
+    """At least one, of no token where there is none: so every weight has a gradient, as those who share it expect."""
+    return zip(hidden.split(tokens), targets.split(tokens))

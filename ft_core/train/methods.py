@@ -7,6 +7,7 @@ import importlib.util
 from ..errors import FTError
 from ..machine import Machine
 from ..recipe import TrainRecipe
+from .limits import CHECKPOINTED_FROM
 
 QUANTIZED = {"qlora": 4, "qlora-8bit": 8}
 """Methods that keep the base at so many bits a weight while they train."""
@@ -59,6 +60,17 @@ def advice(train: TrainRecipe) -> list[tuple[str, str]]:
         what = f"an adapter of rank {train.rank} learns less than its size allows under plain lora"
         found.append((what, "Choose the method rslora."))
     return found
+
+
+def why_not_compiled(train: TrainRecipe, parameters: int, machine: Machine) -> str:
+    """Why the layers of a model of so many parameters stay as they are, as a sentence; '' when compiling works."""
+    if machine.gpu:
+        return "compiling layers is for CPUs"
+    if not leaves_adapter(train.method) or train.method == "dora" or train.dropout:
+        return "compiling layers is for the methods lora and rslora, without dropout"
+    if parameters >= CHECKPOINTED_FROM:
+        return "layers of models from a billion parameters on are not compiled"
+    return ""
 
 
 def words(train: TrainRecipe) -> str:

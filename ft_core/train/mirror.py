@@ -19,6 +19,7 @@ from ..data import addresses
 from ..errors import FTError
 from ..events import Note
 from ..workspace import Job, on_a_space
+from . import further
 
 _PAUSES_S = (1.0, 5.0, 0.0)
 """After each attempt that failed; there are as many attempts."""
@@ -102,8 +103,8 @@ class Mirror:
 
 
 def copy_result(job: Job, targets: tuple[str, ...]) -> Iterator[Note]:
-    """Copies recipe, events, report and what was learnt; says what could not be."""
-    names = ("recipe.yaml", "events.jsonl", "report", "adapter")
+    """Copies recipe, events, report, what was learnt and what it went on from; says what could not be."""
+    names = ("recipe.yaml", "events.jsonl", "report", "adapter", further.FOLDER)
     yield from _copied(job, targets, [(job.path / name, name) for name in names if (job.path / name).exists()])
 
 

@@ -11,11 +11,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import FTError
 from ..machine import this_machine
 from ..recipe import TrainRecipe
-from . import methods
+from . import further, methods, together, weights
 from .fast import use_fast_lora
 from .limits import SHORT
 
@@ -39,8 +40,12 @@ def best_precision(device: torch.device) -> str:
 
 
 def use_all_cores() -> None:
-    """One thread a physical core, in the thread that calls; OMP_NUM_THREADS, where it is set, says otherwise."""
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or this_machine().cores))
+    """One thread a physical core, in the thread that calls; OMP_NUM_THREADS, where it is set, says otherwise.
+
+    Processes that train together share the cores.
+    """
+    mine = max(1, this_machine().cores // together.count())
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or mine))
 
 
 def best_attention(device: torch.device, longest: int) -> str:
@@ -88,20 +93,43 @@ def _quantized(method: str, precision: str) -> BitsAndBytesConfig:
     )
 
 
-def learning(model: PreTrainedModel, recipe: TrainRecipe) -> PeftModel | PreTrainedModel:
-    """`model` with what the recipe's method trains: a fresh adapter, its last layers, or all of it; in fp32.
+def learning(model: PreTrainedModel, recipe: TrainRecipe, origin: Path | None = None) -> PeftModel | PreTrainedModel:
+    """`model` with what the recipe's method trains: an adapter, its last layers, or all of it; in fp32.
 
-    Raises FTError when the model has fewer layers than are to learn.
+    It is as it was trained before where `origin`, a folder of train/further.py, says so, and else fresh. Raises
+    FTError when the model has fewer layers than are to learn, or `origin` is of another model.
     """
+    if origin:
+        further.require_fit(further.shapes_of(further.weights_in(origin)), _shapes(model))
     if methods.leaves_adapter(recipe.method):
-        tuned = add_adapter(model, recipe)
+        tuned = _trained_adapter(model, recipe, origin) if origin else add_adapter(model, recipe)
         use_fast_lora(tuned)
         return tuned
     if recipe.method == "layers":
         _open_last(model, recipe.layers)
     else:
         model.requires_grad_(True)
+    if origin:
+        weights.put(model, origin)
     return model
+
+
+def _trained_adapter(model: PreTrainedModel, recipe: TrainRecipe, origin: Path) -> PeftModel:
+    torch.manual_seed(recipe.seed)  # of the dropout, as for a fresh one
+    config = LoraConfig.from_pretrained(origin)
+    config.lora_dropout = recipe.dropout
+    return PeftModel.from_pretrained(model, origin, is_trainable=True, config=config, torch_device=str(model.device))
+
+
+def _shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
+    """Of its weights by name; a linear layer's is (out, in), however it is kept."""
+    found = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found[f"{name}.weight"] = (module.out_features, module.in_features)
+        elif isinstance(module, Conv1D):  # GPT-2's, which are (in, out)
+            found[f"{name}.weight"] = tuple(reversed(module.weight.shape))
+    return found
 
 
 def add_adapter(model: PreTrainedModel, recipe: TrainRecipe) -> PeftModel:
@@ -126,18 +154,24 @@ def flops(model: PeftModel | PreTrainedModel, tokens: int) -> float:
     return tokens * (4.0 * sum(weight.numel() for weight in model.parameters()) + 2.0 * learning)
 
 
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """The decoder's layers, in their order. Raises FTError for a model that keeps them elsewhere than most."""
+    for part in model.base_model.children():
+        if isinstance(part, nn.ModuleList):
+            return part
+    raise FTError(f"the layers of a {type(model).__name__} are not found", "Choose the method lora or full.")
+
+
 def _open_last(model: PreTrainedModel, count: int) -> None:
     """Lets the last `count` layers and the final norm learn, in fp32, whatever those before and the head are in."""
-    parts = list(model.base_model.children())
-    at = next((i for i, part in enumerate(parts) if isinstance(part, nn.ModuleList)), None)
-    if at is None:
-        raise FTError(f"the layers of a {type(model).__name__} are not found", "Choose the method lora or full.")
-    layers = parts[at]
+    layers = layers_of(model)
     if count > len(layers):
         raise FTError(
             f"{count} layers are to learn, and this model has {len(layers)}", "Lower layers, or choose full."
         )
-    for part in (*layers[-count:], *parts[at + 1 :]):
+    parts = list(model.base_model.children())
+    behind = parts[next(i for i, part in enumerate(parts) if part is layers) + 1 :]
+    for part in (*layers[-count:], *behind):
         part.float().requires_grad_(True)
     # What passes from the narrow layers into these, and from these into the head, is in the arithmetic of the next.
     layers[-count].register_forward_pre_hook(_into_own)

@@ -18,12 +18,13 @@ import yaml
 from .. import jobs
 from ..errors import FTError
 from ..machine import Machine
-from ..recipe import BUILTIN, Recipe, TrainRecipe
+from ..recipe import BUILTIN, ModelRecipe, Recipe, TrainRecipe
 from ..render import Renderer
 from ..workspace import Workspace, write_whole
-from . import download
-from .estimate import Shape, Work, estimate
+from . import access, download
+from .estimate import estimate
 from .hardware import Fit, fits
+from .sizes import Shape, Work
 
 TYPICAL_TOKENS = 512
 CATALOG = Path(__file__).resolve().parents[2] / "space_config" / "models.yaml"
@@ -43,7 +44,7 @@ class BaseModel:
     context: int
     """Tokens it can see at once."""
     config: dict[str, int]
-    """Its sizes, in the words of its config.json (estimate.Shape.described)."""
+    """Its sizes, in the words of its config.json (sizes.Shape.described)."""
 
 
 def catalog() -> list[BaseModel]:
@@ -67,19 +68,25 @@ def is_ready(workspace: Workspace) -> bool:
     return prepare_status(workspace).state == "ready"
 
 
-def require(base: str, revision: str, relative_to: Path) -> None:
-    """Raises FTError when there is no such base model. The built-in one is made when it is needed."""
+def require(base: str, revision: str, relative_to: Path, token: str = "") -> None:
+    """Raises FTError when there is no such base model, or the Hub does not hand it out to whoever `token` belongs to.
+
+    The built-in one is made when it is needed.
+    """
     if base != BUILTIN:
-        _folder(base, revision, relative_to)
+        access.require(ModelRecipe(base, revision), relative_to, token)
+        _folder(base, revision, relative_to, token)
 
 
-def tokenizer_folder(base: str, revision: str, workspace: Workspace, relative_to: Path = Path()) -> Path:
+def tokenizer_folder(
+    base: str, revision: str, workspace: Workspace, relative_to: Path = Path(), token: str = ""
+) -> Path:
     """A folder with the model's tokenizer, template and configuration, downloaded if need be, without the weights.
 
     Raises FTError when there is no such model, or the built-in one is not made yet.
     """
     if base != BUILTIN:
-        return _folder(base, revision, relative_to)
+        return _folder(base, revision, relative_to, token)
     if not workspace.builtin_model.exists():
         raise FTError("the built-in model is not ready yet", "It is made once, in about half a minute.")
     return workspace.builtin_model
@@ -90,12 +97,12 @@ def renderer(wanted: Recipe, workspace: Workspace, relative_to: Path = Path()) -
     return Renderer.of(tokenizer_folder(wanted.model.base, wanted.model.revision, workspace, relative_to))
 
 
-def _folder(base: str, revision: str, relative_to: Path) -> Path:
+def _folder(base: str, revision: str, relative_to: Path, token: str) -> Path:
     folder = relative_to / base
     if folder.is_dir():
         download.require_whole(folder, folder.resolve().name)
         return folder
-    return download.snapshot(base, revision, lambda share, what: None, weights=False)
+    return download.snapshot(base, revision, lambda share, what: None, weights=False, token=token)
 
 
 @dataclass(frozen=True)

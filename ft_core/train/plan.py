@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 from ..recipe import TrainRecipe
 
 LOOKS = 4
 """Held-out losses, sample answers and checkpoints in a run whose recipe leaves their number open."""
+MEASURED = 3
+"""Steps that are made to measure a training's speed before it; the first warms up and does not count."""
 GROUPED_STEPS = 50
 """Rows of like length are brought together within this many steps; beyond that the order is random."""
 
@@ -43,11 +45,11 @@ class Plan:
         return step // self.evaluate_every - best // self.evaluate_every >= patience
 
 
-def micro_batches(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[list[int]]:
-    """The order of one epoch: indices of rows, a list for each micro-batch. The same for the same seed and epoch.
+def in_steps(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[list[int]]:
+    """The order of one epoch: indices of rows, a list for each step. The same for the same seed and epoch.
 
-    Each step has batch_size rows, the last one what is left, in as many micro-batches as they need. Rows of like
-    length come together, so that little is padding, and the steps come in random order.
+    Each step has batch_size rows, the last one what is left. Rows of like length come together, so that little is
+    padding, and the steps come in random order.
     """
     draw = random.Random(f"{recipe.seed} {epoch}")
     order = list(range(len(lengths)))
@@ -60,7 +62,42 @@ def micro_batches(lengths: list[int], recipe: TrainRecipe, epoch: int) -> list[l
     draw.shuffle(steps)
     if rest:
         steps.append(rest)
-    return [step[i : i + recipe.micro_batch] for step in steps for i in range(0, len(step), recipe.micro_batch)]
+    return steps
+
+
+def micro_batches(
+    lengths: list[int], recipe: TrainRecipe, epoch: int, rank: int = 0, processes: int = 1
+) -> list[list[int]]:
+    """The rows of one epoch's steps that are in memory at once, as in_steps, in the process `rank` of so many.
+
+    The processes share each step's rows out, long ones and short ones to all, and take them in as many micro-batches
+    as the others: where there are fewer rows, some are empty.
+    """
+    found = []
+    for step in in_steps(lengths, recipe, epoch):
+        share = step[rank::processes]
+        starts = range(0, math.ceil(len(step) / processes), recipe.micro_batch)
+        found += [share[i : i + recipe.micro_batch] for i in starts]
+    return found
+
+
+def rounds(recipe: TrainRecipe, processes: int = 1) -> int:
+    """Micro-batches of a whole step, in each of so many processes."""
+    return math.ceil(math.ceil(recipe.batch_size / processes) / recipe.micro_batch)
+
+
+def rows_at_once(recipe: TrainRecipe, processes: int = 1) -> int:
+    """Rows in memory at once, in each of so many processes."""
+    return min(recipe.micro_batch, math.ceil(recipe.batch_size / processes))
+
+
+def of_one(recipe: TrainRecipe, processes: int) -> TrainRecipe:
+    """`recipe` as each of so many processes trains by it: its rows in memory at once; several compile no layers."""
+    return replace(
+        recipe,
+        micro_batch=rows_at_once(recipe, processes),
+        compiled=recipe.compiled if processes == 1 else "no",
+    )
 
 
 class Ahead:
@@ -85,16 +122,12 @@ class Ahead:
         if epoch not in self._sums:
             if len(self._sums) > 2:
                 self._sums.clear()
-            each = math.ceil(self.recipe.batch_size / self.recipe.micro_batch)
-            some = [sum(self.lengths[i] for i in rows) for rows in micro_batches(self.lengths, self.recipe, epoch)]
-            steps = [sum(some[i : i + each]) for i in range(0, len(some), each)]
+            steps = [sum(self.lengths[i] for i in rows) for rows in in_steps(self.lengths, self.recipe, epoch)]
             self._sums[epoch] = list(accumulate(steps))
         return self._sums[epoch]
 
 
 def rows_of(lengths: list[int], recipe: TrainRecipe, step: int) -> list[int]:
-    """The rows, as in micro_batches, whose losses made the update `step` (1 is the first)."""
+    """The rows, as in in_steps, whose losses made the update `step` (1 is the first)."""
     epoch, at = divmod(step - 1, Plan.of(len(lengths), recipe).steps_an_epoch)
-    each = math.ceil(recipe.batch_size / recipe.micro_batch)
-    some = micro_batches(lengths, recipe, epoch)[at * each : (at + 1) * each]
-    return [row for rows in some for row in rows]
+    return in_steps(lengths, recipe, epoch)[at]

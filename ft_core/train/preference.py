@@ -12,7 +12,7 @@ job's folder: no second model is in memory, and a resume goes on from the same b
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ from transformers import PreTrainedTokenizerBase
 from ..recipe import TrainRecipe
 from ..render import IGNORED, Rendered
 from ..workspace import Job, write_whole
-from .loss import collate, fp32_arithmetic, token_nats
+from . import together
+from .loss import collate, fp32_arithmetic, nothing, token_nats
 from .rows import Rows
 from .trainer import Trainer, Watcher
 
@@ -50,7 +51,7 @@ NO_REFERENCE = Reference([], [], [])
 def reference(model: nn.Module, measure: Measure, rows: Rows, job: Job) -> Reference:
     """Measured of `model` as the training finds it, once a job."""
     path = job.path / "report" / "reference.json"
-    if path.exists():
+    if together.decided(path.exists):
         return Reference(**json.loads(path.read_text(encoding="utf-8")))
     found = {
         "train": log_ratios(measure, rows.train, rows.train_worse),
@@ -58,8 +59,9 @@ def reference(model: nn.Module, measure: Measure, rows: Rows, job: Job) -> Refer
     }
     with fp32_arithmetic(model):
         found["heldout_fp32"] = log_ratios(measure, rows.heldout, rows.heldout_worse)
-    path.parent.mkdir(exist_ok=True)
-    write_whole(path, json.dumps(found))
+    if together.leads():
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, json.dumps(found))
     return Reference(**found)
 
 
@@ -96,16 +98,23 @@ class PreferenceTrainer(Trainer):
         return Dataset.from_dict(columns | {"reference": self.reference.train})
 
     def collated(self, pairs: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """The better answers, then the worse ones in the same order, as `collate` has rows; `reference`: (pairs,)."""
+        """The better answers, then the worse ones in the same order, as `collate` has rows; `reference`: (pairs,).
+
+        Of no pair, two rows of which nothing is learnt."""
+        if not pairs:
+            empty = {name: torch.cat([tensor, tensor]) for name, tensor in nothing(self.pad_id).items()}
+            return empty | {"reference": torch.zeros(0)}
         worse = [{"input_ids": pair["worse_ids"], "labels": pair["worse_labels"]} for pair in pairs]
         batch = collate([*pairs, *worse], self.pad_id)
         return batch | {"reference": torch.tensor([pair["reference"] for pair in pairs], dtype=torch.float32)}
 
-    def get_batch_samples(self, epoch_iterator: Iterator, *args: Any) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """The micro-batches of a step, and what its mean is over: pairs."""
+    def get_batch_samples(self, *args: Any) -> tuple[list[dict[str, Tensor]], Tensor]:
         self.margins = []
-        batches, _ = super().get_batch_samples(epoch_iterator, *args)
-        return batches, torch.tensor(sum(len(batch["reference"]) for batch in batches), device=self.args.device)
+        return super().get_batch_samples(*args)
+
+    def items(self, batches: list[dict[str, Tensor]]) -> int:
+        """Pairs."""
+        return sum(len(batch["reference"]) for batch in batches)
 
     def compute_loss(
         self,
@@ -118,14 +127,16 @@ class PreferenceTrainer(Trainer):
         self.step_tokens += int(inputs["lengths"].sum())
         learnt = (inputs["labels"][:, 1:] != IGNORED).sum(dim=1).tolist()
         with self.accelerator.autocast():
-            by_row = torch.stack([nats.sum() for nats in token_nats(self.model, inputs).split(learnt)])
-            better, worse = by_row.chunk(2)
+            by_token = together.through(self.shared, self.model, lambda: token_nats(self.model, inputs))
+            by_row = torch.stack([nats.sum() for nats in by_token.split(learnt)])
+            pairs = len(inputs["reference"])
+            better, worse = by_row[:pairs], by_row[len(by_row) - pairs :]
             margins = self.recipe.beta * (worse - better - inputs["reference"])
             self.margins.append(margins.detach())
-            return -F.logsigmoid(margins).sum() / num_items_in_batch
+            return -F.logsigmoid(margins).sum() * together.count() / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            margins = torch.cat(self.margins)
+            margins = torch.tensor(sum(together.of_all(torch.cat(self.margins).tolist()), []))
             logs |= {"margin": margins.mean().item(), "preference_accuracy": (margins > 0).float().mean().item()}
         super().log(logs, start_time)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from .. import events, recipe
@@ -10,6 +10,7 @@ from ..data.freeze import Frozen, frozen
 from ..events import Event, JobView, State
 from ..recipe import ModelRecipe, Recipe
 from ..workspace import Job, write_whole
+from . import further
 from .base import public_name
 
 NAME = "report.md"
@@ -21,6 +22,7 @@ def write(job: Job, last: Event) -> None:
     wanted = recipe.load(job.recipe)
     folder = job.path / "report"
     folder.mkdir(exist_ok=True)
+    wanted = replace(wanted, model=replace(wanted.model, adapter=further.name_of(job)))
     text = written(view, wanted, frozen(job.dataset), public_name(wanted.model.base, job.path))
     write_whole(folder / NAME, text)
 
@@ -55,6 +57,7 @@ def _figures(result: dict[str, Any]) -> list[tuple[str, str]]:
     """Those that were measured, in words of the field with their units."""
     shown = {
         "heldout_before": ("held-out loss before, nats a learnt token", "{:.4f}", 1),
+        "heldout_start": ("held-out loss of what it went on from", "{:.4f}", 1),
         "heldout_after": ("held-out loss after", "{:.4f}", 1),
         "best_step": ("best step by held-out loss", "{}", 1),
         "kept_step": ("kept step", "{}", 1),

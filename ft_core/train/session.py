@@ -7,43 +7,52 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import psutil
-import torch
 from transformers import AutoTokenizer, TrainerState
 
 from .. import recipe
 from ..data.freeze import read_frozen
 from ..errors import FTError
-from ..events import Event, Finished, Metric, Note, Progress, Sample, Started, Stopped
+from ..events import Event, Finished, Metric, Note, Progress, Started, Stopped
 from ..machine import this_machine
-from ..render import Rendered, Renderer
+from ..render import Renderer
 from ..workspace import Job, write_whole
-from . import base, checkpoints, faults, methods, preference, probes, rows, weights
-from .estimate import Work, promised
-from .heldout import CURVE_ROWS, Heldout, losses
-from .loss import fp32_arithmetic
+from . import (
+    base,
+    checkpoints,
+    compiled,
+    engines,
+    faults,
+    making,
+    methods,
+    peak,
+    preference,
+    probes,
+    rows,
+    shards,
+    together,
+    weights,
+)
+from .estimate import promised
+from .heldout import Heldout
+from .looks import Looks
 from .mirror import Mirror
 from .model import (
-    best_attention,
     best_device,
     best_precision,
     flops,
-    learning,
-    load_base,
     use_all_cores,
     use_one_gpu,
 )
 from .plan import Ahead, Plan
+from .sizes import Work
 from .trainer import Trainer
 
 STOP_PATIENCE_S = 30
@@ -57,16 +66,17 @@ class Session:
         self.say = say
         self.must_end_within = must_end
         self.recipe = recipe.load(job.recipe)
+        self.sharded = together.count() > 1 and self.recipe.compute.strategy == "fsdp"
         self.frozen = read_frozen(job.dataset)
-        self.torn = checkpoints.remove_torn(job)
-        self.last = checkpoints.last_whole(job)
+        self.torn = together.decided(lambda: checkpoints.remove_torn(job))
+        self.last = together.decided(lambda: checkpoints.last_whole(job))
         self.step = checkpoints.step_of(self.last) if self.last else 0
         self.plan = Plan.of(sum(row.split == "train" for row in self.frozen), self.recipe.train)
         self.trainer: Trainer | None = None
-        self.reference = preference.NO_REFERENCE
         self.ended_early = False
         self.clock = faults.Clock()
-        self.mirror = Mirror(job, self.recipe.train.mirror, say)
+        self.mirror = Mirror(job, self.recipe.train.mirror if together.leads() else (), say)
+        self.origin = job.path / self.recipe.model.adapter if self.recipe.model.adapter else None
         self.look_seconds: list[float] = []
         self.first_look = 0.0
 
@@ -78,17 +88,21 @@ class Session:
             self.mirror.close()
 
     def _run(self) -> None:
-        use_all_cores()
-        use_one_gpu()
-        methods.require(self.recipe.train.method, this_machine())
-        self._find_base()
-        self._render_rows()
+        self._begin()
         self.say(Started(self.plan.steps))
         self._say_how_it_goes_on()
         self._load_model()
         self.promised = promised(self.job, self.base, self.recipe, self._work())
-        before = self._before()
-        self.model = learning(self.model, self.recipe.train)
+        self.compiles = self.promised.pop("compiled", False)
+        if self.sharded:  # the base is on no GPU by itself; what begins to learn says the same
+            self._make_learn()
+            shards.share_out(self.model, best_device())
+            before = self._before()
+        else:
+            before = self._before()
+            self._make_learn()
+        if self.origin:
+            before = self._at_the_start(before)
         self.trainer = self._trainer()
         began = time.monotonic()
         if self.step == 0:
@@ -112,7 +126,7 @@ class Session:
         values = {name: figures[name] for name in names if name in figures}
         if not math.isfinite(values["grad_norm"]):  # a step that fp16's scaler skips; JSON has no infinity
             del values["grad_norm"]
-        values |= {"tokens_per_s": figures["tokens"] / figures["seconds"], "memory_bytes": _memory_now()}
+        values |= {"tokens_per_s": figures["tokens"] / figures["seconds"], "memory_bytes": peak.now()}
         self.say(Metric(step, values))
         self._warn()
         self._progress("training")
@@ -120,19 +134,20 @@ class Session:
     def look(self, step: int) -> float | None:
         began = time.monotonic()
         self._progress("measuring the held-out rows")
-        found = self._heldout(self.reference.heldout, CURVE_ROWS)
+        found = self.looks.brief(self.model)
         if found.curve:
             self.say(Metric(step, found.curve))
         self._answer_probes()
         self.look_seconds.append(time.monotonic() - began)
         self._progress("training")
-        return found.weighed
+        return together.decided(lambda: found.weighed)
 
     def must_end(self, step: int) -> bool:
         seconds = self._step_seconds()
         if step % self.plan.evaluate_every == 0:
             seconds += max(self.look_seconds, default=0.0)
-        self.ended_early = self.must_end_within(2 * seconds + 1.0)  # the checkpoint takes about a second
+        within = 2 * seconds + 1.0  # the checkpoint takes about a second
+        self.ended_early = together.decided(lambda: self.must_end_within(within))
         return self.ended_early
 
     def saved(self, checkpoint: Path) -> None:
@@ -143,17 +158,28 @@ class Session:
 
     # --- the stations ---
 
+    def _begin(self) -> None:
+        """The base and the rows, where this machine can train so."""
+        use_all_cores()
+        use_one_gpu()
+        methods.require(self.recipe.train.method, this_machine())
+        engines.require(self.recipe, this_machine())
+        self._find_base()
+        self._render_rows()
+
     def _find_base(self) -> None:
         """Makes or downloads the base model where it is not there yet."""
         self._progress("loading the base model")
         model = self.recipe.model
         self.base_name = base.public_name(model.base, self.job.path)
-        self.base = base.resolve(
-            model.base,
-            model.revision,
-            self.job.project.workspace,
-            self.job.path,
-            lambda share, what: self._progress(f"{what}, {share:.0%}"),
+        self.base = together.decided(
+            lambda: base.resolve(
+                model.base,
+                model.revision,
+                self.job.project.workspace,
+                self.job.path,
+                lambda share, what: self._progress(f"{what}, {share:.0%}"),
+            )
         )
 
     def _render_rows(self) -> None:
@@ -170,17 +196,33 @@ class Session:
 
     def _load_model(self) -> None:
         self._progress("loading the model")
-        device = best_device()
-        if self.recipe.train.precision == "auto":  # settled once, so that a resume computes the same
-            train = replace(self.recipe.train, precision=best_precision(device))
-            self.recipe = replace(self.recipe, train=train)
-            write_whole(self.job.recipe, recipe.dump(self.recipe))
+        if self.recipe.train.precision == "auto":
+            self._settle(precision=best_precision(best_device()))
         self.tokenizer = AutoTokenizer.from_pretrained(self.base, local_files_only=True)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token  # padding is never looked at: any token will do
+        self.model = making.loaded(self.base, self.recipe.train, self.rows.longest, self.sharded)
+        self.looks = Looks(
+            self.recipe.train, self.rows, self.probes, self.renderer, self.tokenizer.pad_token_id, self.say
+        )
+
+    def _make_learn(self) -> None:
+        self.model = making.made_to_learn(self.model, self.recipe.train, self.origin)
+
+    def _settle(self, **values: str) -> None:
+        """Writes what `auto` has become into the job's recipe, so that a resume computes the same."""
+        self.recipe = replace(self.recipe, train=replace(self.recipe.train, **values))
+        self._write(self.job.recipe, recipe.dump(self.recipe))
+
+    def _compile(self) -> None:
+        """Compiles the layers where that pays, or where the recipe wants it."""
         train = self.recipe.train
-        attention = best_attention(device, self.rows.longest)
-        self.model = load_base(self.base, train.precision, device, attention, train.method)
+        if train.compiled == "yes" or (train.compiled == "auto" and together.decided(lambda: self.compiles)):
+            self._progress("compiling the layers")
+            why = compiled.tried(self.model, train, self.job.project.workspace.cache / "compiled")
+            self._settle(compiled="no" if why else "yes")
+            if why and train.compiled == "yes":
+                self.say(Note(f"The layers were not compiled: {why}.", "warning"))
 
     def _work(self) -> Work:
         trained = [*self.rows.train, *self.rows.train_worse]
@@ -197,26 +239,42 @@ class Session:
         if self.recipe.train.learns != "preferences":
             return Trainer(*args)
         self._progress("measuring what the model says of the pairs")
-        self.reference = preference.reference(self.model, self._losses, self.rows, self.job)
-        return preference.PreferenceTrainer(*args, self.reference)
+        said_of = partial(self.looks.losses, self.model)
+        self.looks.reference = preference.reference(self.model, said_of, self.rows, self.job)
+        return preference.PreferenceTrainer(*args, self.looks.reference)
 
     def _before(self) -> dict[str, float | None]:
-        """The untouched base's held-out loss and the seconds that took; measured once a job."""
+        """The untouched base's held-out loss and the seconds that took; measured once a job.
+
+        The curve begins with it, unless the training goes on from something: then with what that says.
+        """
         path = self.job.path / "report" / "before.json"
-        if path.exists():
+        if together.decided(path.exists):
             return json.loads(path.read_text(encoding="utf-8"))
         began = time.monotonic()
         measured = self._measure()
+        if measured.curve and not self.origin:
+            self.say(Metric(0, measured.curve))
+        found = together.decided(lambda: {"loss": measured.loss, "seconds": time.monotonic() - began})
+        path.parent.mkdir(exist_ok=True)
+        self._write(path, json.dumps(found))
+        return found
+
+    def _at_the_start(self, before: dict[str, float | None]) -> dict[str, float | None]:
+        """`before` with the held-out loss of what the training goes on from; measured once a job."""
+        if together.decided(lambda: "start" in before):
+            return before
+        measured = self._measure()
         if measured.curve:
             self.say(Metric(0, measured.curve))
-        found = {"loss": measured.loss, "seconds": time.monotonic() - began}
-        path.parent.mkdir(exist_ok=True)
-        write_whole(path, json.dumps(found))
+        found = before | {"start": measured.loss}
+        self._write(self.job.path / "report" / "before.json", json.dumps(found))
         return found
 
     def _train(self) -> None:
         """Raises OutOfMemory when the rows in memory at once are too many."""
         try:
+            self._compile()
             self.trainer.train(resume_from_checkpoint=str(self.last) if self.last else None)
         except (RuntimeError, MemoryError) as error:
             if not faults.is_out_of_memory(error):
@@ -224,31 +282,12 @@ class Session:
             raise faults.OutOfMemory(self.step) from None
 
     def _measure(self) -> Heldout:
-        """Of all held-out rows, in fp32."""
         self._progress("measuring the held-out rows")
-        with fp32_arithmetic(self.model):
-            return self._heldout(self.reference.heldout_fp32)
-
-    def _heldout(self, reference: list[float], first: int | None = None) -> Heldout:
-        """Of the first held-out rows, in the arithmetic of the model and of `reference`."""
-        better = self._losses(self.rows.heldout[:first])
-        worse = self._losses(self.rows.heldout_worse[:first]) if reference else []
-        return Heldout.of(better, worse, reference, self.recipe.train.beta)
-
-    def _losses(self, rows: list[Rendered]) -> list[tuple[float, int]]:
-        return losses(self.model, rows, self.tokenizer.pad_token_id, self.say)
+        return self.looks.whole(self.model)
 
     def _answer_probes(self) -> None:
         self._progress("the first answers" if self.step == 0 else "asking the probe prompts")
-        try:
-            answers = probes.answer(self.model, self.renderer, self.tokenizer.pad_token_id, self.probes)
-        except (RuntimeError, MemoryError) as error:
-            if not faults.is_out_of_memory(error):
-                raise
-            self.say(Note(f"Memory ran out for the sample answers of step {self.step}; there are none.", "warning"))
-            return
-        for messages, answer in zip(self.probes, answers):
-            self.say(Sample(self.step, messages[-1].content, answer))
+        self.looks.answers(self.model, self.step)
 
     def _finish(self, before: dict[str, float | None]) -> None:
         """Measures what was learnt, keeps the best of it and says how it went."""
@@ -260,6 +299,7 @@ class Session:
             "base": str(self.base),
             "adapter": "",
             "heldout_before": before["loss"],
+            **({"heldout_start": before["start"]} if self.origin else {}),
             "heldout_after": None,
             "best_step": None,
             "kept_step": None,
@@ -274,8 +314,9 @@ class Session:
             else:
                 result["kept_step"] = self.step
             self._progress("saving the adapter")
-            with faults.writing("the adapter", self.job.adapter.with_name(".adapter.part"), self.job):
-                weights.save(self.model, self.base, self.base_name, self.recipe.train, self.job.adapter)
+            with shards.whole(self.model):
+                if together.leads():
+                    self._save()
             result["adapter"] = str(self.job.adapter)
             if not stopped and result["kept_step"] == self.step:  # of an earlier step, the look there asked them
                 self._answer_probes()
@@ -285,12 +326,16 @@ class Session:
             "tokens": tokens,
             "tokens_per_s": tokens / seconds if seconds else None,
             "flops": flops(self.model, tokens),
-            "peak_memory_bytes": _memory_peak(),
+            "peak_memory_bytes": max(together.of_all(peak.highest())),
             "seconds": seconds,
             **self.promised,
         }
         self.mirror.close()
         self.say(Stopped(self.step, result) if stopped else Finished(result))
+
+    def _save(self) -> None:
+        with faults.writing("the adapter", self.job.adapter.with_name(".adapter.part"), self.job):
+            weights.save(self.model, self.base, self.base_name, self.recipe.train, self.job.adapter)
 
     def _keep(self) -> dict[str, Any]:
         """Measures the last step, puts the best one's weights into the model and says which; the result's part of it.
@@ -300,18 +345,18 @@ class Session:
         """
         state, best = self.trainer.state, self.trainer.state.best_global_step
         after = self._measure()
-        weighed = after.weighed
+        weighed = together.decided(lambda: after.weighed)
         if weighed is None:
             return {"kept_step": self.step}
         self.say(Metric(self.step, after.curve))
         if best is None or weighed < state.best_metric:
             best = self.step
         kept = best if self.recipe.train.keep == "best" else self.step
-        if kept != self.step and not checkpoints.is_whole(checkpoints.folder(self.job, kept)):
+        if kept != self.step and not together.decided(lambda: checkpoints.is_whole(self._checkpoint(kept))):
             self.say(Note(f"The checkpoint of step {kept}, the best one, is not there; the last is kept.", "warning"))
             kept = self.step
         if kept != self.step:
-            weights.restore(self.model, checkpoints.folder(self.job, kept))
+            weights.restore(self.model, self._checkpoint(kept))
             after = self._measure()
             self.say(
                 Note(
@@ -360,13 +405,22 @@ class Session:
         return self.step >= self.plan.steps or self.plan.ends_early(self.recipe.train.patience, best, self.step)
 
     def _is_stopped(self) -> bool:
-        return self.job.stop.exists()
+        return together.decided(self.job.stop.exists)
 
     def _step_seconds(self) -> float:
         """What a step has taken of late; 0.0 before the first."""
         history = self.trainer.state.log_history[-20:] if self.trainer else []
         recent = [entry["seconds"] for entry in history]
         return fmean(recent) if recent else 0.0
+
+    def _checkpoint(self, step: int) -> Path:
+        return checkpoints.folder(self.job, step)
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        """What all processes know alike, one of them writes."""
+        if together.leads():
+            write_whole(path, text)
 
     def _progress(self, what: str) -> None:
         self.say(Progress(self.step, self.plan.steps, self._seconds_left(), what))
@@ -382,18 +436,3 @@ class Session:
         looks = sum(step > self.step for step in self.plan.looks()[:-1])
         last = self.first_look  # over all rows, as the first was
         return left + looks * fmean(self.look_seconds or [self.first_look]) + last
-
-
-def _memory_now() -> int:
-    return torch.cuda.memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
-
-
-def _memory_peak() -> int:
-    """Bytes: of the GPU where one trains, else of this process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status")  # Linux's ru_maxrss counts whoever started this process, as large as it was
-    if status.exists() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(found[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -12,18 +12,31 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from .. import recipe
 from ..data.freeze import frozen
 from ..events import Event, Finished, Note, Progress, Stopped, fold, read
+from ..recipe import BUILTIN
 from ..workspace import Job
-from . import checkpoints, mirror, report
+from . import base, checkpoints, download, engines, mirror, processes, report, trackers
 from .plan import Plan
 
 
 def run(job: Job, secrets: dict[str, str]) -> Iterator[Event]:
-    """The whole training, for the child process."""
-    return train_slice(job, None)
+    """The whole training, for the child process. With HF_TOKEN in `secrets` a base is fetched as that person."""
+    if token := secrets.get("HF_TOKEN"):
+        yield from _fetched(job, token)
+    yield from trackers.told(job, train_slice(job, None))
+
+
+def _fetched(job: Job, token: str) -> Iterator[Event]:
+    """What the Hub hands out to some alone has to be here before a slice asks for it, which knows no token."""
+    model = recipe.load(job.recipe).model
+    if model.base == BUILTIN or (job.path / model.base).is_dir() or download.here(model.base, model.revision):
+        return
+    yield Progress(0, 0, None, f"downloading {model.base}")
+    base.resolve(model.base, model.revision, job.project.workspace, job.path, lambda share, what: None, token)
 
 
 def train_slice(job: Job, deadline: float | None) -> Iterator[Event]:
@@ -75,14 +88,17 @@ def _report(job: Job, last: Event) -> Iterator[Event]:
 
 def _train(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> None:
     """Session after session, each with half as many rows in memory as the one before, until memory suffices."""
-    while (step := _full_at(job, say, must_end)) is not None:
+    alone = recipe.load(job.recipe).compute.processes == 1
+    session = full_at if alone else partial(processes.full_at, full_at)
+    while (step := session(job, say, must_end)) is not None:
         from . import faults
 
         say(Note(faults.halve(job, step), "warning"))
 
 
-def _full_at(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> int | None:
+def full_at(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> int | None:
     """One session; None once it went through, else the step after which memory ran out. Its memory is free then."""
+    engines.enter(recipe.load(job.recipe).train.engine, job.project.workspace.cache)
     import torch  # seconds of import, and something has been said by now
 
     from . import faults

@@ -12,20 +12,25 @@ from ..data.freeze import freeze
 from ..data.store import Store
 from ..errors import FTError
 from ..events import EventWriter, Note, State
-from ..machine import this_machine
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
-from . import checkpoints, extra, methods, mirror, models
+from . import checkpoints, compute, extra, further, mirror, models, rented, trackers
 
 
-def start(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
+def start(
+    project: Project, wanted: Recipe, recipe_folder: Path | None = None, secrets: dict[str, str] | None = None
+) -> Job:
     """Trains on the project's rows; returns once the process runs.
 
-    `recipe_folder` is what the recipe's paths are relative to, by default the project's folder. Raises FTError when
-    there is nothing to train on or no such base model.
+    `recipe_folder` is what the recipe's paths are relative to, by default the project's folder. `secrets` may have
+    HF_TOKEN, which a rented machine wants, and a base model that its owner hands out to some. Raises FTError when
+    there is nothing to train on, or no such base model, or it may not be had.
     """
-    job = create(project, wanted, recipe_folder)
-    jobs.start(job)
+    token = (secrets or {}).get("HF_TOKEN", "")
+    if compute.is_rented(wanted.compute):
+        rented.check(wanted, token)
+    job = create(project, wanted, recipe_folder, token=token)
+    jobs.start(job, secrets)
     return job
 
 
@@ -50,27 +55,39 @@ def go_on(job: Job, steps: int, secrets: dict[str, str] | None = None) -> None:
     train = recipe.checked(replace(wanted.train, steps=steps))
     if seen.state is State.FINISHED and seen.result["steps"] < seen.total:
         train = replace(train, patience=0)
-        writer = EventWriter(job.events)
-        writer.write(
-            Note("It had ended early; from here on it does not, however the held-out loss goes (patience 0).")
-        )
-        writer.close()
+        _tell(job, Note("It had ended early; from here on it does not, however the held-out loss goes (patience 0)."))
     write_whole(job.recipe, recipe.dump(replace(wanted, train=train)))
     jobs.resume(job, secrets, finished_too=True)
 
 
-def create(project: Project, wanted: Recipe, recipe_folder: Path | None = None) -> Job:
-    """The job with its rows frozen, not yet started."""
+def create(
+    project: Project, wanted: Recipe, recipe_folder: Path | None = None, kind: str = "train", token: str = ""
+) -> Job:
+    """The job with its rows frozen, not yet started. `kind` may be measure (see measure.py)."""
     folder = recipe_folder or project.path
-    models.require(wanted.model.base, wanted.model.revision, folder)
-    methods.require(wanted.train.method, this_machine())
+    models.require(wanted.model.base, wanted.model.revision, folder, token)
+    asked = wanted
+    wanted, origin = further.planned(project, wanted, folder)
+    compute.require(wanted)
     extra.check(wanted.train.extra)
     mirror.check(wanted.train.mirror)
-    job = jobs.create(project, "train", wanted)
+    trackers.check(wanted.train.report_to)
+    job = jobs.create(project, kind, wanted)
     with ExitStack() as unless_done:  # a refusal, or Ctrl-C while many rows are frozen, leaves no job behind
         unless_done.callback(shutil.rmtree, job.path)
-        write_whole(job.recipe, recipe.dump(recipe.rebase(wanted, folder, job.path)))
+        mine = recipe.rebase(wanted, folder, job.path)
+        if origin:
+            further.take(origin, job)
+            mine = replace(mine, model=replace(mine.model, adapter=further.FOLDER))
+            _tell(job, Note(further.said(asked, wanted, origin)))
+        write_whole(job.recipe, recipe.dump(mine))
         with Store(project.data) as store:
             freeze(store, job, wanted.data)
         unless_done.pop_all()
     return job
+
+
+def _tell(job: Job, note: Note) -> None:
+    writer = EventWriter(job.events)
+    writer.write(note)
+    writer.close()

@@ -11,17 +11,19 @@ from typing import Any, Protocol
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 from torch.utils.data import BatchSampler, DataLoader
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from ..errors import FTError
 from ..recipe import TrainRecipe
+from ..render import IGNORED
 from ..workspace import Job
-from . import checkpoints, extra, faults, methods
+from . import checkpoints, extra, faults, methods, shards, together
 from .limits import CHECKPOINTED_FROM
-from .loss import collate, learnt_nats
-from .plan import Plan, micro_batches, rows_of
+from .loss import collate, learnt_nats, nothing
+from .plan import Plan, micro_batches, rounds, rows_at_once, rows_of
 from .rows import Rows
 
 _ROWS_NAMED = 20
@@ -78,18 +80,28 @@ class Trainer(SFTTrainer):
         for parameter in model.parameters():
             if parameter.requires_grad:  # TRL narrows the adapter of a base at 4 or 8 bits
                 parameter.data = parameter.data.float()
+        self.shared = together.shared(model)
 
     def dataset(self, rows: Rows) -> Dataset:
         return Dataset.from_dict({"input_ids": [r.ids for r in rows.train], "labels": [r.labels for r in rows.train]})
 
     def collated(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """A micro-batch."""
-        return collate(examples, self.pad_id)
+        """A micro-batch; of no row, where another process has one more."""
+        return collate(examples, self.pad_id) if examples else nothing(self.pad_id)
 
     def get_train_dataloader(self) -> DataLoader:
         order = _Order(self.lengths, self.recipe)
         loader = DataLoader(self.train_dataset, batch_sampler=order, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
+
+    def get_batch_samples(self, *args: Any) -> tuple[list[dict[str, torch.Tensor]], torch.Tensor]:
+        """This process's micro-batches of a step, and what the step's mean is over, in all processes."""
+        batches, _ = super().get_batch_samples(*args)
+        return batches, torch.tensor(sum(together.of_all(self.items(batches))), device=self.args.device)
+
+    def items(self, batches: list[dict[str, torch.Tensor]]) -> int:
+        """Learnt tokens."""
+        return sum(int((batch["labels"][:, 1:] != IGNORED).sum()) for batch in batches)
 
     def compute_loss(
         self,
@@ -98,17 +110,23 @@ class Trainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The share of this micro-batch in the step's mean loss: its nats by the learnt tokens of the whole step."""
+        """The share of this micro-batch in the step's mean loss: its nats by the learnt tokens of the whole step.
+
+        Several processes take the mean of their gradients, and of what this returns; so it is as many times that.
+        """
         self.step_tokens += int(inputs["lengths"].sum())
         with self.accelerator.autocast():
-            return learnt_nats(self.model, inputs) / num_items_in_batch
+            nats = together.through(self.shared, self.model, lambda: learnt_nats(self.model, inputs))
+            return nats * together.count() / num_items_in_batch
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Called after every step, and once at the end with a summary that nobody reads."""
         if "loss" not in logs:
             return
+        losses, tokens = zip(*together.of_all((logs["loss"], self.step_tokens)))
+        logs["loss"] = sum(losses) / len(losses)
         self._refuse_nonsense(logs)
-        logs |= {"tokens": self.step_tokens, "seconds": time.monotonic() - self.step_began}
+        logs |= {"tokens": sum(tokens), "seconds": time.monotonic() - self.step_began}
         super().log(logs, start_time)  # keeps them in trainer_state.json, so that a resume has them all
         self.watcher.stepped(self.state.global_step, self.state.log_history[-1])
 
@@ -127,6 +145,11 @@ class Trainer(SFTTrainer):
             self.control.should_save = self.control.should_training_stop = True
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        with shards.whole(self.model, self.optimizer.optimizer):
+            if together.leads():
+                self._write_checkpoint(model, trial)
+
+    def _write_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         step, best = self.state.global_step, self.state.best_global_step
         checkpoints.make_room(self.job, step, best, self._checkpoint_bytes())
         with faults.writing(f"the checkpoint of step {step}", checkpoints.folder(self.job, step), self.job):
@@ -148,6 +171,16 @@ class Trainer(SFTTrainer):
         whole = sum(p.numel() * p.element_size() for p in self.model.parameters())
         saved = learning if isinstance(self.model, PeftModel) else whole
         return round(1.1 * (saved + 2 * learning)) + 2**20 + 500 * self.plan.steps
+
+    def create_optimizer(self, *args: Any) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(*args)
+        if shards.are_of(self.model):
+            optimizer.register_load_state_dict_pre_hook(shards.take_moments)
+        return optimizer
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        norm = super()._clip_grad_norm(model)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """The rate is that of this many steps, also where the checkpoint is of a training with another number."""
@@ -191,10 +224,10 @@ class _Order(BatchSampler):
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(micro_batches(self.lengths, self.recipe, self.epoch))
+        return iter(micro_batches(self.lengths, self.recipe, self.epoch, together.rank(), together.count()))
 
     def __len__(self) -> int:
-        return len(micro_batches(self.lengths, self.recipe, 0))
+        return len(micro_batches(self.lengths, self.recipe, 0, together.rank(), together.count()))
 
 
 class _Moments(TrainerCallback):
@@ -206,6 +239,8 @@ class _Moments(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.step_tokens = 0
         self.trainer.step_began = time.monotonic()
+        if together.count() > 1:  # what dropout drops is each one's own, and the same again after a resume
+            torch.manual_seed(hash((self.trainer.recipe.seed, state.global_step, together.rank())) % 2**63)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         plan, step = self.trainer.plan, state.global_step
@@ -221,8 +256,8 @@ def _arguments(model: PeftModel, recipe: TrainRecipe, plan: Plan, job: Job) -> S
     arguments = dict(
         output_dir=str(job.checkpoints),
         max_steps=plan.steps,
-        per_device_train_batch_size=min(recipe.micro_batch, recipe.batch_size),
-        gradient_accumulation_steps=math.ceil(recipe.batch_size / recipe.micro_batch),
+        per_device_train_batch_size=rows_at_once(recipe, together.count()),
+        gradient_accumulation_steps=rounds(recipe, together.count()),
         learning_rate=recipe.learning_rate,
         lr_scheduler_type=recipe.schedule if recipe.schedule != "constant" else "constant_with_warmup",
         warmup_steps=round(recipe.warmup * plan.steps),

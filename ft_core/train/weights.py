@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -14,11 +15,8 @@ from transformers import PreTrainedModel
 
 from ..recipe import TrainRecipe
 from ..render import Renderer
+from .further import ABOUT, CHANGED
 
-CHANGED = "trained.safetensors"
-"""Where no adapter was trained: the weights of the base that changed, under their names there, in fp32."""
-ABOUT = "trained.json"
-"""Beside CHANGED: which base they belong to, and how they were trained."""
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,18 +45,49 @@ def save(
         (part / "README.md").unlink(missing_ok=True)  # export writes a true one
     else:
         part.mkdir()
-        changed = {name: p.detach().contiguous() for name, p in model.named_parameters() if p.requires_grad}
+        state = model.state_dict()
+        changed = {name: state[name].contiguous() for name, p in model.named_parameters() if p.requires_grad}
         save_file(changed, part / CHANGED, {"format": "pt"})
-        about = {"method": train.method, "base_model_name_or_path": base_name}
-        about |= {"layers": train.layers} if train.method == "layers" else {}
-        (part / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        _write_about(part, base_name, train)
+    _add_tokenizer(base_folder, part)
+    shutil.rmtree(into, ignore_errors=True)
+    part.rename(into)
+
+
+def adopt(checkpoint: Path, base_folder: Path, base_name: str, train: TrainRecipe, into: Path) -> None:
+    """What `save` leaves, from a checkpoint alone: of a training that ended before it could. No model is loaded.
+
+    `base_folder` is for the tokenizer; weights need not be in it.
+    """
+    part = into.with_name(".adapter.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    if (config := checkpoint / "adapter_config.json").exists():
+        about = json.loads(config.read_text(encoding="utf-8")) | {"base_model_name_or_path": base_name}
+        (part / config.name).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        shutil.copyfile(checkpoint / "adapter_model.safetensors", part / "adapter_model.safetensors")
+    else:
+        files = [load_file(file) for file in checkpoint.glob("model*.safetensors")]
+        whole = {name: tensor for file in files for name, tensor in file.items()}
+        save_file({n: t for n, t in whole.items() if t.dtype is torch.float32}, part / CHANGED, {"format": "pt"})
+        _write_about(part, base_name, train)
+    _add_tokenizer(base_folder, part)
+    shutil.rmtree(into, ignore_errors=True)
+    part.rename(into)
+
+
+def _write_about(part: Path, base_name: str, train: TrainRecipe) -> None:
+    about = {"method": train.method, "base_model_name_or_path": base_name}
+    about |= {"layers": train.layers} if train.method == "layers" else {}
+    (part / ABOUT).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_tokenizer(base_folder: Path, part: Path) -> None:
     for name in _TOKENIZER_FILES:
         if (base_folder / name).exists():
             shutil.copyfile(base_folder / name, part / name)
     if (renderer := Renderer.of(base_folder)).plain:  # the base brings none
         (part / "chat_template.jinja").write_text(renderer.template, encoding="utf-8")
-    shutil.rmtree(into, ignore_errors=True)
-    part.rename(into)
 
 
 def restore(model: PeftModel | PreTrainedModel, checkpoint: Path) -> None:

@@ -19,8 +19,8 @@ from ft_core.render import Renderer
 from ft_core.train import builtin as making
 from ft_core.train import models
 from ft_core.train.builtin import ensure_builtin, verify
-from ft_core.train.estimate import Shape
 from ft_core.train.models import PreparationNote, prepare_status
+from ft_core.train.sizes import Shape
 from ft_core.workspace import Workspace
 
 

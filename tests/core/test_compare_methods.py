@@ -20,7 +20,7 @@ from ft_core.errors import FTError
 from ft_core.recipe import CompareRecipe
 from ft_core.workspace import Job, Workspace
 
-from .methods import METHODS, lighthouse, talkative, trained
+from .trainings import METHODS, lighthouse, talkative, trained
 
 GREEDY = CompareRecipe(max_tokens=12, temperature=0.0)
 SHORT = (Message("user", "What does lamp 3 show?"),)

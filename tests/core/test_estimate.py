@@ -11,11 +11,12 @@ from huggingface_hub._jobs_api import JobHardware
 
 from ft_core.machine import Machine
 from ft_core.recipe import TrainRecipe
-from ft_core.train import estimate as estimating
 from ft_core.train import hardware, machines, models
-from ft_core.train.estimate import Shape, Work, estimate, memory
-from ft_core.train.limits import CHECKPOINTED_FROM
-from ft_core.train.plan import Ahead, Plan, micro_batches
+from ft_core.train.estimate import Estimate, estimate
+from ft_core.train.limits import CHECKPOINTED_FROM, COMPILED, COMPILED_FROM_S
+from ft_core.train.memory import memory
+from ft_core.train.plan import Ahead, Plan, micro_batches, of_one
+from ft_core.train.sizes import Shape, Work
 
 CPU = Machine(cores=2, memory_bytes=24 * 2**30, gpu="", gpu_memory_bytes=0)
 GPU = Machine(cores=8, memory_bytes=30 * 10**9, gpu="NVIDIA L4", gpu_memory_bytes=24 * 10**9)
@@ -26,7 +27,8 @@ WORK = Work(rows=400, tokens=80_000, heldout_tokens=8_000, longest=480, learnt=3
 
 @pytest.fixture(autouse=True)
 def _bf16(monkeypatch):
-    monkeypatch.setattr(estimating, "_multiplies_bf16", lambda: True)
+    for asks in ("estimate", "memory"):
+        monkeypatch.setattr(f"ft_core.train.{asks}.multiplies_bf16", lambda: True)
 
 
 def _bytes(shape: Shape = SMALL, machine: Machine = CPU, work: Work = WORK, **settings) -> int:
@@ -39,6 +41,16 @@ def test_more_at_once_wants_more_memory():
     assert all(a < b for a, b in pairwise(rows)) and all(a < b for a, b in pairwise(lengths))
     assert _bytes(micro_batch=64, batch_size=8) == _bytes(micro_batch=8, batch_size=8)  # there are no more in a batch
     assert _bytes(learns="preferences") > _bytes()  # two answers
+
+
+def test_a_pair_is_two_rows_in_memory():
+    pairs, rows = (
+        memory(SMALL, TrainRecipe(learns=learns, micro_batch=n), CPU, WORK)
+        for learns, n in (("preferences", 2), ("answers", 4))
+    )
+    assert pairs == rows
+    few = replace(WORK, heldout_tokens=0)  # the pairs themselves are measured before the training
+    assert memory(SMALL, TrainRecipe(learns="preferences", micro_batch=2), CPU, few) == pairs
 
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE])
@@ -78,8 +90,22 @@ def test_methods_take_their_time():
 
     assert seconds(method="layers", layers=1) < seconds() < seconds(method="full")
     assert seconds() < seconds(method="dora")
-    of_another = estimate(SMALL, TrainRecipe(), CPU, WORK, tokens_per_s=100.0)
+    of_another = estimate(SMALL, TrainRecipe(compiled="no"), CPU, WORK, tokens_per_s=100.0)
     assert of_another.training_seconds == pytest.approx(80_000 * 3 / 100)
+
+
+def test_long_trainings_are_compiled_and_shorter_for_it():
+    def said(machine: Machine = CPU, shape: Shape = SMALL, **settings) -> Estimate:
+        return estimate(shape, TrainRecipe(**settings), machine, WORK, tokens_per_s=100.0)
+
+    plain, usual = said(compiled="no"), said()
+    assert plain.training_seconds > COMPILED_FROM_S and usual.compiled and not plain.compiled
+    assert usual.training_seconds == pytest.approx(COMPILED * plain.training_seconds)
+    assert plain.seconds > usual.seconds > COMPILED * plain.seconds
+    assert not said(steps=1).compiled and said(steps=1, compiled="yes").compiled
+    others = [{"method": "dora"}, {"dropout": 0.1}, {"machine": GPU}, {"shape": LARGE}]
+    assert not any(said(**other).compiled for other in others)
+    assert not estimate(SMALL, of_one(TrainRecipe(compiled="yes"), 2), CPU, WORK).compiled  # processes share no code
 
 
 def test_fits_tight_and_too_big():

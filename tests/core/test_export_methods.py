@@ -21,7 +21,7 @@ from ft_core.recipe import CompareRecipe
 from ft_core.workspace import Job, Workspace
 
 from .exporting import export_job, exported, result_of
-from .methods import METHODS, lighthouse, talkative, trained
+from .trainings import METHODS, lighthouse, talkative, trained
 
 WHOLE = ("layers", "full")
 ASKED = (Message("user", "What does lamp 3 show?"),)

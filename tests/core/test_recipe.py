@@ -28,6 +28,8 @@ def values(section: type) -> dict[str, st.SearchStrategy]:
             found[knob.name] = st.builds(kind, **values(kind))
         elif knob.name == "base":
             found[knob.name] = RELATIVE
+        elif knob.name == "adapter":
+            found[knob.name] = RELATIVE | st.just("")
         elif knob.name in ("files", "mirror"):
             found[knob.name] = st.lists(RELATIVE, max_size=3).map(tuple)
         elif get_origin(kind) is tuple:
@@ -116,6 +118,7 @@ def test_values_outside_are_refused_with_field_and_range(name, section):
         ("data: {files: ['C:\\data.csv']}", "absolute path", "relative"),
         ("data: {files: [~/data.csv]}", "absolute path", "relative"),
         ("model: {base: /models/x}", "base: /models/x is an absolute path", "relative"),
+        ("model: {adapter: /models/x}", "adapter: /models/x is an absolute path", "relative"),
     ],
 )
 def test_what_is_wrong_is_named(text, says, hint):

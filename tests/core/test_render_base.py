@@ -10,21 +10,19 @@ import pytest
 import tokenizers
 from transformers import AutoTokenizer
 
-from ft_core import recipe
 from ft_core.compare.engine import Engine
 from ft_core.conversation import Conversation, Message
 from ft_core.data.store import Store
 from ft_core.errors import FTError
-from ft_core.events import Event, EventWriter, Finished
+from ft_core.events import Event, Finished
 from ft_core.export.modelfile import BATTERY, PADDED, Template
 from ft_core.export.turns import Ends, Turns
 from ft_core.recipe import CompareRecipe, TrainRecipe
 from ft_core.render import IGNORED, PLAIN, Renderer
-from ft_core.train import start
-from ft_core.train.sft import train_slice
 from ft_core.workspace import Job, Workspace
 from tests.core import bases, exporting
 from tests.core.bases import END, byte_tokenizer
+from tests.core.trainings import created, train
 
 CHAT = (
     Message("system", "Be brief."),
@@ -51,14 +49,8 @@ def _trained(workspace: Workspace, base: Path, **settings: object) -> tuple[Job,
         for n in range(12):
             store.add([Conversation((Message("user", f"What is {n}?"), Message("assistant", f"It is {n}.")))])
     quick = TrainRecipe(steps=8, learning_rate=1e-2, batch_size=4, micro_batch=4, rank=4, precision="fp32", **settings)
-    wanted = recipe.Recipe(model=recipe.ModelRecipe(base=base.name), train=quick)
-    job = start.create(project, wanted, base.parent)
-    writer = EventWriter(job.events)
-    said = []
-    for event in train_slice(job, None):
-        writer.write(event)
-        said.append(event)
-    writer.close()
+    job = created(project, base, quick)
+    said = train(job)
     assert isinstance(said[-1], Finished)
     return job, said
 

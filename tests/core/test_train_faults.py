@@ -24,7 +24,7 @@ from ft_core import events, jobs, recipe
 from ft_core.data.freeze import read_frozen
 from ft_core.errors import FTError
 from ft_core.events import EventWriter, Finished, Note, Queued, Started, State
-from ft_core.train import checkpoints, faults, heldout, loss, trainer
+from ft_core.train import checkpoints, faults, heldout, loss, making, trainer
 from ft_core.train import session as training
 from ft_core.workspace import Job, Project, Workspace
 from tests.core.trainings import curve, job_of, lighthouse, losses, notes, same, steps_said, train, view, weights
@@ -115,7 +115,7 @@ def test_out_of_memory_with_one_row_at_once_says_what_helps(whole_run, project, 
 
 
 def test_memory_that_does_not_hold_the_model_is_no_matter_of_rows(project, tiny_model, monkeypatch):
-    monkeypatch.setattr(training, "load_base", _raises(RuntimeError(NO_MEMORY)))
+    monkeypatch.setattr(making, "load_base", _raises(RuntimeError(NO_MEMORY)))
     job = job_of(project, tiny_model)
     with pytest.raises(FTError, match="the model itself does not fit") as raised:
         train(job)

@@ -44,6 +44,7 @@ def _plain(model, example: Rendered) -> torch.Tensor:
 
 def test_nats_and_gradients_equal_the_plain_loss(model, examples, monkeypatch):
     monkeypatch.setattr(loss, "CHUNK", 7)
+    monkeypatch.setattr(loss, "BLOCK", 3)
     learning = [e for e in examples if e.learnt]
     batch = loss.collate([{"input_ids": e.ids, "labels": e.labels} for e in examples], pad_id=2)
     trained = {n: p for n, p in model.named_parameters() if p.requires_grad}

@@ -15,13 +15,13 @@ from ft_core.errors import FTError
 from ft_core.events import Finished, Metric, Stopped
 from ft_core.machine import Machine
 from ft_core.recipe import TrainRecipe
-from ft_core.train import methods, model, session
+from ft_core.train import making, methods, model
 from ft_core.train.loss import fp32_arithmetic, mean_loss, row_losses
 from ft_core.train.model import learning, load_base
 from ft_core.train.session import Session
 from ft_core.workspace import Job, Project, Workspace
 
-from .methods import METHODS, job_of, lighthouse, trained, trained_with
+from .trainings import METHODS, by_method, events_of, lighthouse, trained
 
 CPU = torch.device("cpu")
 WHOLE = ("layers", "full")
@@ -46,7 +46,7 @@ def kept(job: Job) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_learns_changes_and_nothing_else_does(project: Project, tiny_model: Path, method: str) -> None:
-    job = job_of(project, tiny_model, method, steps=3)
+    job = by_method(project, tiny_model, method, steps=3)
     run = Session(job, lambda event: None, lambda seconds: False)
     run.run()
     fresh = learning(load_base(tiny_model, "fp32", CPU, method=method), run.recipe.train)
@@ -67,16 +67,16 @@ def learns(name: str, method: str) -> bool:
 
 
 def test_it_learns(whole: Job) -> None:
-    figures = [event.values for event in trained_with(whole) if isinstance(event, Metric)]
+    figures = [event.values for event in events_of(whole) if isinstance(event, Metric)]
     losses = [values["loss"] for values in figures if "loss" in values]
     assert losses[-1] < losses[0] - 0.1
-    last = trained_with(whole)[-1]
+    last = events_of(whole)[-1]
     assert isinstance(last, Finished) and last.result["heldout_after"] < last.result["heldout_before"] - 0.1
 
 
 def test_a_stop_and_a_resume_give_the_weights_of_one_run(whole: Job, project: Project, tiny_model: Path) -> None:
     method = method_of(whole)
-    job = job_of(project, tiny_model, method)
+    job = by_method(project, tiny_model, method)
     ends: list[Stopped | Finished] = []
 
     def say(event) -> None:
@@ -93,14 +93,14 @@ def test_a_stop_and_a_resume_give_the_weights_of_one_run(whole: Job, project: Pr
     assert isinstance(ends[-1], Finished)
     one, other = kept(job), kept(whole)
     assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-    assert ends[-1].result["heldout_after"] == trained_with(whole)[-1].result["heldout_after"]
+    assert ends[-1].result["heldout_after"] == events_of(whole)[-1].result["heldout_after"]
 
 
 def test_an_end_that_was_saved_and_not_finished_is_finished_from_its_checkpoint(
     whole: Job, project: Project, tiny_model: Path
 ) -> None:
     """As after a kill between the last checkpoint and the last figures."""
-    job = job_of(project, tiny_model, method_of(whole))
+    job = by_method(project, tiny_model, method_of(whole))
     shutil.copytree(whole.checkpoints, job.checkpoints)
     said = []
     Session(job, said.append, lambda seconds: False).run()
@@ -132,7 +132,7 @@ def test_what_is_kept_is_what_changed(whole: Job, tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("method", ["dora", *WHOLE])
 def test_in_bf16_it_learns_too_and_is_measured_in_fp32(project: Project, tiny_model: Path, method: str) -> None:
-    job = job_of(project, tiny_model, method, precision="bf16", steps=4)
+    job = by_method(project, tiny_model, method, precision="bf16", steps=4)
     said: list = []
     run = Session(job, said.append, lambda seconds: False)
     run.run()
@@ -163,7 +163,7 @@ def test_frozen_layers_keep_no_memory_for_the_way_back(tiny_model: Path, precisi
 @pytest.mark.parametrize("method", ["qlora", "qlora-8bit"])
 def test_quantized_methods_are_refused_before_there_is_a_job(project: Project, tiny_model: Path, method: str) -> None:
     with pytest.raises(FTError, match=f"{method} needs an NVIDIA GPU") as refused:
-        job_of(project, tiny_model, method)
+        by_method(project, tiny_model, method)
     assert "lora" in refused.value.hint and not project.jobs()
 
 
@@ -172,7 +172,7 @@ def test_a_job_from_another_machine_is_refused_before_anything_is_loaded(
 ) -> None:
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(methods, "why_not", lambda method, machine: "")
-        job = job_of(project, tiny_model, "qlora")
+        job = by_method(project, tiny_model, "qlora")
     said: list = []
     with pytest.raises(FTError, match="needs an NVIDIA GPU"):
         Session(job, said.append, lambda seconds: False).run()
@@ -209,7 +209,7 @@ def test_an_adapter_on_a_quantized_base_learns_in_fp32(
     project: Project, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The real thing wants a GPU: here the base only says that it is quantized, which is what TRL looks at."""
-    real = session.load_base
+    real = making.load_base
 
     def load(folder, precision, device, attention, method):
         base = real(folder, precision, device, attention)
@@ -217,8 +217,8 @@ def test_an_adapter_on_a_quantized_base_learns_in_fp32(
         return base
 
     monkeypatch.setattr(methods, "why_not", lambda method, machine: "")
-    monkeypatch.setattr(session, "load_base", load)
-    run = Session(job_of(project, tiny_model, "qlora-8bit", steps=2), lambda event: None, lambda seconds: False)
+    monkeypatch.setattr(making, "load_base", load)
+    run = Session(by_method(project, tiny_model, "qlora-8bit", steps=2), lambda event: None, lambda seconds: False)
     run.run()
     assert {p.dtype for p in run.model.parameters() if p.requires_grad} == {torch.float32}
     assert not any(torch.equal(t, t.bfloat16().float()) for t in kept(run.job).values())

@@ -10,11 +10,10 @@ import pytest
 import torch
 import trl.trainer.utils
 from datasets import Dataset
-from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from ft_core import events, jobs, recipe
+from ft_core import events, jobs
 from ft_core.compare import heldout
 from ft_core.conversation import Conversation, Message
 from ft_core.data.freeze import read_frozen
@@ -23,12 +22,13 @@ from ft_core.errors import FTError
 from ft_core.events import Event, EventWriter, Finished, Metric, Note, Stopped
 from ft_core.recipe import TrainRecipe
 from ft_core.render import PLAIN, Renderer
-from ft_core.train import rows, start
+from ft_core.train import rows
 from ft_core.train.heldout import Heldout
 from ft_core.train.model import add_adapter, load_base
 from ft_core.train.sft import train_slice
 from ft_core.workspace import Job, Project, Workspace
 from tests.core import bases
+from tests.core.trainings import created, view, weights
 
 DPO = TrainRecipe(
     learns="preferences", beta=0.3, steps=5, learning_rate=5e-3, batch_size=12, micro_batch=5, rank=4,
@@ -71,11 +71,6 @@ def project(workspace: Workspace) -> Project:
     return _project(workspace)
 
 
-def _job(project: Project, base: Path, train: TrainRecipe = DPO) -> Job:
-    wanted = recipe.Recipe(model=recipe.ModelRecipe(base=base.name), train=train)
-    return start.create(project, wanted, base.parent)
-
-
 def _train(job: Job, stop_at: int = 0) -> list[Event]:
     writer = EventWriter(job.events)
     said = []
@@ -89,17 +84,12 @@ def _train(job: Job, stop_at: int = 0) -> list[Event]:
 
 
 def _figures(job: Job, name: str) -> dict[int, float]:
-    view = events.fold(events.read(job.events)[0])
-    return {step: values[name] for step, values in view.metrics.items() if name in values}
-
-
-def _weights(job: Job) -> dict[str, torch.Tensor]:
-    return load_file(job.adapter / "adapter_model.safetensors")
+    return {step: values[name] for step, values in view(job).metrics.items() if name in values}
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Job:
-    job = _job(_project(Workspace.at(tmp_path_factory.mktemp("whole"))), base)
+    job = created(_project(Workspace.at(tmp_path_factory.mktemp("whole"))), base, DPO)
     assert isinstance(_train(job)[-1], Finished)
     return job
 
@@ -137,7 +127,7 @@ def test_the_loss_of_each_step_is_that_of_trls_trainer(
     )  # fmt: skip
     trainer.train()
     theirs = [entry for entry in trainer.state.log_history if "loss" in entry]
-    job = _job(whole_run.project, base, kept)
+    job = created(whole_run.project, base, kept)
     _train(job)
     ours = {name: list(_figures(job, name).values()) for name in ("loss", "margin", "preference_accuracy")}
     # Their log rounds to a few digits.
@@ -176,7 +166,7 @@ def test_the_last_answers_alone_are_learnt_and_measured(whole_run: Job, base: Pa
 
 
 def test_stop_and_resume_give_the_same_bits(whole_run: Job, project: Project, base: Path) -> None:
-    job = _job(project, base)
+    job = created(project, base, DPO)
     assert isinstance(_train(job, stop_at=2)[-1], Stopped)
     reference = job.path / "report" / "reference.json"
     kept = reference.read_text()
@@ -184,13 +174,13 @@ def test_stop_and_resume_give_the_same_bits(whole_run: Job, project: Project, ba
     assert isinstance(_train(job)[-1], Finished)
     assert reference.read_text() == kept
     assert _figures(job, "loss") == _figures(whole_run, "loss")
-    one, other = _weights(job), _weights(whole_run)
+    one, other = weights(job.adapter), weights(whole_run.adapter)
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_resume_measures_against_what_was_kept(whole_run: Job, project: Project, base: Path) -> None:
     """The reference is what the model said before the first step, not what it says now."""
-    job = _job(project, base)
+    job = created(project, base, DPO)
     at = _train(job, stop_at=2)[-1].step
     reference = job.path / "report" / "reference.json"
     moved = json.loads(reference.read_text())
@@ -211,7 +201,7 @@ def test_rows_that_are_no_pairs_are_left_out_and_named(project: Project, base: P
                 Conversation((prompt, Message("assistant", "x" * 600)), rejected="x" * 601),
             ]
         )
-    said = _train(_job(project, base, replace(DPO, steps=1)))
+    said = _train(created(project, base, replace(DPO, steps=1)))
     notes = " ".join(e.text for e in said if isinstance(e, Note))
     assert "they have no worse answer (rows 15" in notes
     assert all(f"{PAIRS + n})" in notes for n in (2, 3))
@@ -223,12 +213,12 @@ def test_without_a_pair_it_says_what_is_needed(workspace: Workspace, base: Path)
     with Store(project.data) as store:
         store.add([Conversation((Message("user", f"{n}?"), Message("assistant", "Yes."))) for n in range(4)])
     with pytest.raises(FTError, match="nothing to learn|no row has anything to learn") as refused:
-        _train(_job(project, base))
+        _train(created(project, base, DPO))
     assert "better and a worse answer" in refused.value.hint
 
 
 def test_answers_mode_trains_on_the_better_answers(project: Project, base: Path) -> None:
-    job = _job(project, base, replace(DPO, learns="answers", steps=2))
+    job = created(project, base, replace(DPO, learns="answers", steps=2))
     result = _train(job)[-1].result
     assert "heldout_accuracy" not in result and result["heldout_after"] < result["heldout_before"]
     found = rows.render(read_frozen(job.dataset), Renderer.of(base), TrainRecipe())

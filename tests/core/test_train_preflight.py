@@ -17,23 +17,32 @@ from ft_core.data.quality import Finding, Knob
 from ft_core.data.store import Store
 from ft_core.events import EventWriter, Finished
 from ft_core.machine import Machine
-from ft_core.recipe import ModelRecipe, Recipe, TrainRecipe
+from ft_core.recipe import ComputeRecipe, ModelRecipe, Recipe, TrainRecipe
 from ft_core.render import Renderer
+from ft_core.train import compute, findings
 from ft_core.train import estimate as estimating
 from ft_core.train import preflight as looking
-from ft_core.train.estimate import Shape, Work, estimate
+from ft_core.train.estimate import estimate
 from ft_core.train.preflight import preflight
 from ft_core.train.session import Session
+from ft_core.train.sizes import Shape, Work
 from ft_core.workspace import Project, Workspace
-from tests.core.methods import job_of, lighthouse
+from tests.core.trainings import by_method, lighthouse
 
 TWO_CORES = Machine(cores=2, memory_bytes=24 * 2**30, gpu="", gpu_memory_bytes=0)
 
 
+def on(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> None:
+    """What is looked at is looked at on such a machine."""
+    for asks in (looking, findings, compute):
+        monkeypatch.setattr(asks, "this_machine", lambda: machine)
+
+
 @pytest.fixture
 def project(with_builtin: Workspace, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setattr(looking, "this_machine", lambda: TWO_CORES)
-    monkeypatch.setattr(estimating, "_multiplies_bf16", lambda: True)
+    on(monkeypatch, TWO_CORES)
+    for asks in ("estimate", "memory"):
+        monkeypatch.setattr(f"ft_core.train.{asks}.multiplies_bf16", lambda: True)
     made = with_builtin.project("harbour", create=True)
     with Store(made.data) as store:
         store.add(_rows(40))
@@ -102,8 +111,8 @@ def test_cut_rows_are_told_with_the_limit_that_cuts_none(project):
 
 def test_a_full_disk_blocks_and_little_memory_warns(project, monkeypatch):
     usage = namedtuple("usage", "total used free")(1, 1, 1000)
-    monkeypatch.setattr(looking.shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(looking, "this_machine", lambda: replace(TWO_CORES, memory_bytes=2**29))
+    monkeypatch.setattr(findings.shutil, "disk_usage", lambda path: usage)
+    on(monkeypatch, replace(TWO_CORES, memory_bytes=2**29))
     seen = preflight(project, Recipe())
     assert _names(project) == {"disk": "blocking", "memory": "advisory"}
     assert seen.findings[0].name == "disk" and not seen.ready
@@ -116,9 +125,9 @@ def test_the_last_run_of_the_same_model_corrects_the_time(project):
     writer.write(Finished({"tokens_per_s": 10.0}))
     after = preflight(project, Recipe()).estimate.seconds
     assert after > 3 * before
-    other = Recipe(model=ModelRecipe(base="another/model"))
-    assert estimating.measured_speed(project, other) is None
-    assert estimating.measured_speed(project, Recipe(train=TrainRecipe(method="full"))) is None
+    other, full = Recipe(model=ModelRecipe(base="another/model")), Recipe(train=TrainRecipe(method="full"))
+    assert estimating.measured_speed(project, other, project.path) is None
+    assert estimating.measured_speed(project, full, project.path) is None
 
 
 def test_the_shape_of_the_builtin_model_is_counted_right(builtin):
@@ -212,7 +221,7 @@ def test_too_little_memory_names_the_largest_settings_that_fit(project, monkeypa
         store.add(_rows(1, words=2000))
     wanted = Recipe(train=TrainRecipe(max_length=2048, method="full"))
     needed = preflight(project, wanted).estimate.memory_bytes
-    monkeypatch.setattr(looking, "this_machine", lambda: replace(TWO_CORES, memory_bytes=needed // 2))
+    on(monkeypatch, replace(TWO_CORES, memory_bytes=needed // 2))
     seen = preflight(project, wanted)
     assert seen.fit == "too big" and _settled(project, wanted, "memory") == ["micro_batch", "max_length"]
     fewer = _finding(project, wanted, "memory").knobs[0]
@@ -222,19 +231,33 @@ def test_too_little_memory_names_the_largest_settings_that_fit(project, monkeypa
 def test_too_little_memory_names_a_method_that_wants_less(project, monkeypatch):
     wanted = Recipe(train=TrainRecipe(method="full"))
     needed = preflight(project, wanted).estimate.memory_bytes
-    monkeypatch.setattr(looking, "this_machine", lambda: replace(TWO_CORES, memory_bytes=needed * 3 // 4))
+    on(monkeypatch, replace(TWO_CORES, memory_bytes=needed * 3 // 4))
     assert _settled(project, wanted, "memory") == ["method"]
+
+
+def test_each_process_has_its_part_of_the_memory_and_of_the_rows(project, monkeypatch):
+    alone = Recipe(train=TrainRecipe(batch_size=8, micro_batch=8))
+    two = replace(alone, compute=ComputeRecipe(processes=2))
+    on(monkeypatch, TWO_CORES)
+    needed, of_one = (preflight(project, wanted).estimate for wanted in (alone, two))
+    assert of_one.parts["weights"] == needed.parts["weights"]
+    assert of_one.parts["activations"] == pytest.approx(needed.parts["activations"] / 2, rel=0.05)
+
+    on(monkeypatch, replace(TWO_CORES, memory_bytes=of_one.memory_bytes * 7 // 4))  # for one, and not for two
+    assert preflight(project, alone).fit == "fits" and preflight(project, two).fit == "too big"
+    said = _finding(project, two, "memory")
+    assert "by each of 2 processes" in said.text and "Fewer processes" in said.hint
 
 
 def test_a_large_checkpoint_wants_the_disk_for_it(project, monkeypatch):
     usage = namedtuple("usage", "total used free")(2**40, 0, 2 * 2**30)
-    monkeypatch.setattr(looking.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(findings.shutil, "disk_usage", lambda path: usage)
     assert "disk" not in _names(project)
     assert _names(project, Recipe(train=TrainRecipe(method="full", learning_rate=2e-5)))["disk"] == "blocking"
 
 
 def test_hours_are_told_with_a_machine_that_is_quicker(project, monkeypatch):
-    monkeypatch.setattr(looking, "measured_speed", lambda project, wanted: 0.1)
+    monkeypatch.setattr(looking, "measured_speed", lambda *_: 0.1)
     finding = _finding(project, Recipe(), "time")
     assert "hours on this machine" in finding.text and "for $" in finding.hint
 
@@ -274,6 +297,6 @@ def test_rows_that_the_model_cannot_see_whole_are_told(project, folder):
 
 def test_the_result_has_the_estimate_beside_what_was_measured(workspace, tiny_model):
     said: list = []
-    Session(job_of(lighthouse(workspace), tiny_model, "lora"), said.append, lambda seconds: False).run()
+    Session(by_method(lighthouse(workspace), tiny_model, "lora"), said.append, lambda seconds: False).run()
     result = said[-1].result
     assert result["estimated_memory_bytes"] > 5e8 and result["estimated_seconds"] > 0

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, get_scheduler
 
 from ft_core import events, jobs, recipe
@@ -20,7 +19,7 @@ from ft_core.conversation import Conversation, Message
 from ft_core.data.freeze import read_frozen
 from ft_core.data.store import Store
 from ft_core.errors import FTError
-from ft_core.events import Event, EventWriter, Finished, JobView, Metric, Note, Sample, State, Stopped
+from ft_core.events import Event, EventWriter, Finished, Metric, Note, Sample, State, Stopped
 from ft_core.recipe import TrainRecipe
 from ft_core.render import Renderer
 from ft_core.train import loss, start
@@ -29,83 +28,28 @@ from ft_core.train.model import add_adapter, load_base
 from ft_core.train.plan import micro_batches
 from ft_core.train.sft import train_slice
 from ft_core.workspace import Job, Project, Workspace
+from tests.core.trainings import SYSTEM, created, lighthouse, losses, same, train, view
 
-ROWS = 24
-SYSTEM = "You are the help desk of a lighthouse."
 QUICK = TrainRecipe(
     epochs=2.0, learning_rate=5e-3, batch_size=4, micro_batch=2, rank=4, precision="fp32", save_every=2,
     evaluate_every=5, warmup=0.2,
 )  # fmt: skip
 
 
-def _rows() -> list[Conversation]:
-    colours = ["red", "green", "white", "amber"]
-    return [
-        Conversation(
-            (
-                Message("user", f"What does lamp {i} show{' tonight, please' * (i % 5)}?"),
-                Message("assistant", f"Lamp {i} shows {colours[i % 4]}{' and blinks' * (i % 3)}."),
-            )
-        )
-        for i in range(ROWS)
-    ]
-
-
-def _project(workspace: Workspace, name: str = "lighthouse") -> Project:
-    made = workspace.project(name, create=True)
-    with Store(made.data) as store:
-        store.set_system(SYSTEM)
-        store.add(_rows())
-    return made
-
-
 @pytest.fixture
 def project(workspace: Workspace) -> Project:
-    return _project(workspace)
-
-
-def _job(project: Project, base: Path, train: TrainRecipe = QUICK) -> Job:
-    wanted = recipe.Recipe(model=recipe.ModelRecipe(base=base.name), train=train)
-    return start.create(project, wanted, base.parent)
-
-
-def _train(job: Job, deadline: float | None = None) -> list[Event]:
-    """One slice, its events kept as work.py keeps them."""
-    writer = EventWriter(job.events)
-    said = []
-    for event in train_slice(job, deadline):
-        writer.write(event)
-        said.append(event)
-    writer.close()
-    return said
-
-
-def _view(job: Job) -> JobView:
-    return events.fold(events.read(job.events)[0])
-
-
-def _losses(job: Job) -> dict[int, float]:
-    return {step: figures["loss"] for step, figures in _view(job).metrics.items() if "loss" in figures}
-
-
-def _weights(job: Job) -> dict[str, torch.Tensor]:
-    return load_file(job.adapter / "adapter_model.safetensors")
-
-
-def _same_weights(one: Job, other: Job) -> bool:
-    a, b = _weights(one), _weights(other)
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    return lighthouse(workspace)
 
 
 @pytest.fixture(scope="module")
 def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Job:
     """The uninterrupted run that the others are held against."""
-    job = _job(_project(Workspace.at(tmp_path_factory.mktemp("whole"))), tiny_model)
-    _train(job)
+    job = created(lighthouse(Workspace.at(tmp_path_factory.mktemp("whole"))), tiny_model, QUICK)
+    train(job)
     return job
 
 
-def test_it_trains_what_plain_transformers_and_peft_train(whole_run, tiny_model):
+def test_it_trains_what_plain_transformers_and_pefttrain(whole_run, tiny_model):
     """The same rows in the same order through the model's own loss, AdamW and schedule: the same loss at each step."""
     renderer = Renderer.of(tiny_model)
     rows = [row.conversation for row in read_frozen(whole_run.dataset) if row.split == "train"]
@@ -113,7 +57,7 @@ def test_it_trains_what_plain_transformers_and_peft_train(whole_run, tiny_model)
     model = add_adapter(load_base(tiny_model, "fp32", torch.device("cpu")), QUICK).train()
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=QUICK.learning_rate, weight_decay=0.0)
-    measured = _losses(whole_run)
+    measured = losses(whole_run)
     schedule = get_scheduler("cosine", optimizer, round(QUICK.warmup * len(measured)), len(measured))
     expected = []
     for epoch in range(2):
@@ -138,7 +82,7 @@ def test_it_trains_what_plain_transformers_and_peft_train(whole_run, tiny_model)
 
 
 def test_every_adapter_weight_changed_and_no_weight_of_the_base(project, tiny_model):
-    job = _job(project, tiny_model, replace(QUICK, epochs=0.5))
+    job = created(project, tiny_model, replace(QUICK, epochs=0.5))
     said: list[Event] = []
     session = training.Session(job, said.append, lambda seconds: False)
     session.run()
@@ -166,12 +110,12 @@ def test_what_is_learnt_is_the_answers_and_their_ends(whole_run, tiny_model):
 
 
 def test_held_out_figures_can_be_recomputed_with_plain_transformers_and_peft(project, tiny_model):
-    job = _job(project, tiny_model, replace(QUICK, precision="bf16"))
-    result = _train(job)[-1].result
+    job = created(project, tiny_model, replace(QUICK, precision="bf16"))
+    result = train(job)[-1].result
     before, after = _recomputed(job, Path(result["base"]), Path(result["adapter"]))
     assert result["heldout_before"] == pytest.approx(before, abs=1e-5)
     assert result["heldout_after"] == pytest.approx(after, abs=1e-5)
-    curve = {s: m["heldout_loss"] for s, m in _view(job).metrics.items() if "heldout_loss" in m}
+    curve = {s: m["heldout_loss"] for s, m in view(job).metrics.items() if "heldout_loss" in m}
     assert list(curve) == [0, 5, 10, 12]
     assert (curve[0], curve[12]) == (result["heldout_before"], result["heldout_after"])
 
@@ -181,7 +125,7 @@ def test_the_builtin_models_figures_can_be_recomputed_too(project, builtin):
     """In bf16 as people train it, a few steps: half a minute."""
     project.workspace.builtin_model.symlink_to(builtin, target_is_directory=True)
     job = start.create(project, recipe.Recipe(train=replace(QUICK, learning_rate=5e-4, precision="auto", steps=4)))
-    result = _train(job)[-1].result
+    result = train(job)[-1].result
     before, after = _recomputed(job, Path(result["base"]), Path(result["adapter"]))
     assert (before, after) == pytest.approx((result["heldout_before"], result["heldout_after"]), abs=1e-3)
     assert after < before
@@ -214,42 +158,42 @@ def _recomputed(job: Job, base: Path, adapter: Path) -> tuple[float, float]:
 
 
 def test_slices_give_the_weights_of_one_run(whole_run, project, tiny_model):
-    job = _job(project, tiny_model)
+    job = created(project, tiny_model, QUICK)
     slices = 0
-    while not (said := _train(job, deadline=time.time())) or not isinstance(said[-1], Finished):
+    while not (said := train(job, deadline=time.time())) or not isinstance(said[-1], Finished):
         slices += 1
         assert slices < 30
     assert slices >= 11  # a deadline that is over allows one step each
-    assert _losses(job) == _losses(whole_run)
-    assert _same_weights(job, whole_run)
-    assert said[-1].result["heldout_after"] == _view(whole_run).result["heldout_after"]
-    assert said[-1].result["heldout_before"] == _view(whole_run).result["heldout_before"]
+    assert losses(job) == losses(whole_run)
+    assert same(job.adapter, whole_run.adapter)
+    assert said[-1].result["heldout_after"] == view(whole_run).result["heldout_after"]
+    assert said[-1].result["heldout_before"] == view(whole_run).result["heldout_before"]
 
 
 def test_a_slice_ends_before_its_deadline_when_a_step_does_not_fit(project, tiny_model):
-    job = _job(project, tiny_model, replace(QUICK, epochs=100.0, save_every=1000, evaluate_every=1000))
-    _train(job, time.time())  # the libraries are loaded now, so the clock measures training
+    job = created(project, tiny_model, replace(QUICK, epochs=100.0, save_every=1000, evaluate_every=1000))
+    train(job, time.time())  # the libraries are loaded now, so the clock measures training
     deadline = time.time() + 15
-    said = _train(job, deadline)
+    said = train(job, deadline)
     assert time.time() <= deadline
     assert not isinstance(said[-1], Finished | Stopped)
-    assert (job.checkpoints / f"checkpoint-{_view(job).step}" / "trainer_state.json").exists()
+    assert (job.checkpoints / f"checkpoint-{view(job).step}" / "trainer_state.json").exists()
 
 
 def test_an_iterator_that_is_closed_early_leaves_a_checkpoint(whole_run, project, tiny_model):
-    job = _job(project, tiny_model, replace(QUICK, save_every=1000))
+    job = created(project, tiny_model, replace(QUICK, save_every=1000))
     slice_ = train_slice(job, None)
     for event in slice_:
         if isinstance(event, Metric) and event.step == 3:
             break
     slice_.close()
     assert [p.name for p in job.checkpoints.iterdir()] in (["checkpoint-3"], ["checkpoint-4"])
-    _train(job)
-    assert _same_weights(job, whole_run)
+    train(job)
+    assert same(job.adapter, whole_run.adapter)
 
 
 def test_stop_keeps_a_usable_adapter_and_resume_goes_on(whole_run, project, tiny_model):
-    job = _job(project, tiny_model, replace(QUICK, save_every=1000))
+    job = created(project, tiny_model, replace(QUICK, save_every=1000))
     writer = EventWriter(job.events)
     for event in train_slice(job, None):
         writer.write(event)
@@ -260,21 +204,21 @@ def test_stop_keeps_a_usable_adapter_and_resume_goes_on(whole_run, project, tiny
     base, adapter = Path(event.result["base"]), Path(event.result["adapter"])
     assert _recomputed(job, base, adapter)[1] == pytest.approx(event.result["heldout_after"], abs=1e-5)
     job.stop.unlink()
-    _train(job)
-    assert _same_weights(job, whole_run)
+    train(job)
+    assert same(job.adapter, whole_run.adapter)
 
 
 def test_a_job_stopped_before_its_first_step_says_so_and_has_no_adapter(project, tiny_model):
-    job = _job(project, tiny_model)
+    job = created(project, tiny_model, QUICK)
     jobs.stop(job)
-    last = _train(job)[-1]
+    last = train(job)[-1]
     assert isinstance(last, Stopped) and last.step == 0 and last.result["adapter"] == ""
     assert not job.adapter.exists()
 
 
 def test_a_half_written_checkpoint_is_never_resumed_from(whole_run, project, tiny_model):
-    job = _job(project, tiny_model)
-    _train(job, time.time())
+    job = created(project, tiny_model, QUICK)
+    train(job, time.time())
     (whole,) = job.checkpoints.iterdir()
     torn = job.checkpoints / "checkpoint-9"
     torn.mkdir()
@@ -282,9 +226,9 @@ def test_a_half_written_checkpoint_is_never_resumed_from(whole_run, project, tin
         (torn / file.name).write_bytes(file.read_bytes())
     state = (torn / "trainer_state.json").read_text()
     (torn / "trainer_state.json").write_text(state[: len(state) // 2])
-    _train(job)
+    train(job)
     assert not torn.exists()
-    assert _same_weights(job, whole_run)
+    assert same(job.adapter, whole_run.adapter)
 
 
 def test_checkpoints_do_not_pile_up(whole_run):
@@ -294,19 +238,19 @@ def test_checkpoints_do_not_pile_up(whole_run):
 @pytest.mark.parametrize("moment", [2, 7])
 def test_kill_and_resume(whole_run, project, tiny_model, moment):
     """A real child, killed at a step, goes on as if nothing had been: same losses, same weights, each step once."""
-    job = _job(project, tiny_model)
+    job = created(project, tiny_model, QUICK)
     jobs.start(job)
-    while _view(job).step < moment:
+    while view(job).step < moment:
         assert jobs.alive(job), job.log.read_text()
         time.sleep(0.01)
     jobs.stop_now(job)
     assert jobs.view(job).state is State.INTERRUPTED
-    killed_at = max(_losses(job))
+    killed_at = max(losses(job))
     jobs.resume(job)
     seen = jobs.wait(job)
     assert seen.state is State.FINISHED, job.log.read_text()
-    assert _losses(job) == _losses(whole_run)
-    assert _same_weights(job, whole_run)
+    assert losses(job) == losses(whole_run)
+    assert same(job.adapter, whole_run.adapter)
     resumed = [e.step for e in events.read(job.events)[0] if isinstance(e, Metric) and "loss" in e.values]
     again = resumed[resumed.index(killed_at) + 1 :]
     assert again[0] > killed_at - 2  # within one save interval
@@ -314,7 +258,7 @@ def test_kill_and_resume(whole_run, project, tiny_model, moment):
 
 
 def test_events_say_all_that_a_page_shows(whole_run):
-    seen = _view(whole_run)
+    seen = view(whole_run)
     assert (seen.state, seen.step, seen.total) == (State.FINISHED, 12, 12)
     steps = {s: m for s, m in seen.metrics.items() if "loss" in m}
     assert list(steps) == list(range(1, 13))
@@ -334,7 +278,7 @@ def test_probes_of_the_recipe_are_asked_under_the_systems_prompt(project, tiny_m
     asked = []
     real = training.probes.answer
     monkeypatch.setattr(training.probes, "answer", lambda *given: asked.extend(given[-1]) or real(*given))
-    said = _train(_job(project, tiny_model, replace(QUICK, steps=1, probes=("Is it on?",))))
+    said = train(created(project, tiny_model, replace(QUICK, steps=1, probes=("Is it on?",))))
     assert {e.prompt for e in said if isinstance(e, Sample)} == {"Is it on?"}
     assert asked[0] == (Message("system", SYSTEM), Message("user", "Is it on?"))
 
@@ -357,17 +301,17 @@ def test_without_held_out_rows_there_are_no_figures_of_them(project, tiny_model)
         train=replace(QUICK, steps=2),
     )
     job = start.create(project, wanted, tiny_model.parent)
-    result = _train(job)[-1].result
+    result = train(job)[-1].result
     assert result["heldout_before"] is None and result["heldout_after"] is None
-    assert len(_view(job).samples) == 4
+    assert len(view(job).samples) == 4
 
 
 def test_auto_precision_is_settled_once_and_written_down(project, tiny_model, monkeypatch):
-    job = _job(project, tiny_model, replace(QUICK, precision="auto"))
+    job = created(project, tiny_model, replace(QUICK, precision="auto"))
     monkeypatch.setattr(training, "best_precision", lambda device: "bf16")
-    _train(job, time.time())
+    train(job, time.time())
     monkeypatch.setattr(training, "best_precision", lambda device: "fp32")
-    _train(job, time.time())
+    train(job, time.time())
     assert recipe.load(job.recipe).train.precision == "bf16"
 
 
@@ -385,9 +329,9 @@ def test_a_training_that_breaks_down_names_the_step_and_a_lower_rate(project, ti
         return nats
 
     monkeypatch.setattr(trainer, "learnt_nats", bad)
-    job = _job(project, tiny_model)
+    job = created(project, tiny_model, QUICK)
     with pytest.raises(FTError, match="at step 5") as raised:
-        _train(job)
+        train(job)
     assert "0.001 instead of 0.005" in raised.value.hint
     assert (job.checkpoints / "checkpoint-4").exists() and not (job.checkpoints / "checkpoint-6").exists()
 
@@ -407,7 +351,7 @@ def test_rows_that_teach_nothing_are_left_out_and_named(project, tiny_model):
         store.add([Conversation((Message("user", "word " * 200), Message("assistant", "Never reached.")))])
         long = next(store.conversations())[0]
         ids = [id for id, c, _ in store.conversations() if "word word" in c.canonical()]
-    said = _train(_job(project, tiny_model, replace(QUICK, steps=1, max_length=64)))
+    said = train(created(project, tiny_model, replace(QUICK, steps=1, max_length=64)))
     notes = [e.text for e in said if isinstance(e, Note)]
     assert any(f"(rows {ids[0]})" in text and "left out" in text for text in notes), (notes, long)
 
@@ -423,7 +367,7 @@ def test_nothing_to_train_on_leaves_no_job_behind(workspace, tiny_model):
     empty = workspace.project("empty", create=True)
     Store(empty.data).close()
     with pytest.raises(FTError, match="no rows"):
-        _job(empty, tiny_model)
+        created(empty, tiny_model, QUICK)
     assert not empty.jobs()
 
 
@@ -434,7 +378,7 @@ def test_a_folder_without_safetensors_is_refused(project, tiny_model, tmp_path):
         (bare / name).write_bytes((tiny_model / name).read_bytes())
     (bare / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(FTError, match="no whole model"):
-        _train(_job(project, bare))
+        train(created(project, bare, QUICK))
 
 
 def test_a_gradient_that_fp16_skips_leaves_no_infinity_in_the_events() -> None:

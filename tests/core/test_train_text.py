@@ -11,20 +11,19 @@ import tokenizers
 import torch
 from transformers import AutoModelForCausalLM
 
-from ft_core import recipe
 from ft_core.compare import heldout
 from ft_core.conversation import Conversation, Message
 from ft_core.data.freeze import FrozenRow, read_frozen
 from ft_core.data.store import Store
 from ft_core.errors import FTError
-from ft_core.events import Event, EventWriter, Finished, Metric, Note, Sample
+from ft_core.events import Finished, Metric, Note, Sample
 from ft_core.recipe import TrainRecipe
 from ft_core.render import Renderer
-from ft_core.train import rows, start
-from ft_core.train.sft import train_slice
+from ft_core.train import rows
 from ft_core.workspace import Job, Workspace
 from tests.core import bases
 from tests.core.bases import END, END_ID
+from tests.core.trainings import created, train
 
 TEXT = TrainRecipe(
     learns="text", method="full", epochs=6.0, learning_rate=1e-2, batch_size=4, micro_batch=2, precision="fp32",
@@ -109,7 +108,7 @@ def test_a_row_that_the_template_refuses_is_left_out_and_named(base: Path) -> No
     assert "knows no tools" in reason and "(rows 2)" in reason
 
 
-def _job(workspace: Workspace, base: Path, train: TrainRecipe = TEXT) -> Job:
+def _job(workspace: Workspace, base: Path, wanted: TrainRecipe = TEXT) -> Job:
     project = workspace.project("harbour", create=True)
     with Store(project.data) as store:
         store.set_system("You know the harbour.")
@@ -119,22 +118,12 @@ def _job(workspace: Workspace, base: Path, train: TrainRecipe = TEXT) -> Job:
                 for n in range(14)
             ]
         )
-    return start.create(project, recipe.Recipe(model=recipe.ModelRecipe(base=base.name), train=train), base.parent)
-
-
-def _train(job: Job) -> list[Event]:
-    writer = EventWriter(job.events)
-    said = []
-    for event in train_slice(job, None):
-        writer.write(event)
-        said.append(event)
-    writer.close()
-    return said
+    return created(project, base, wanted)
 
 
 def test_it_learns_and_the_figures_are_of_all_tokens(workspace: Workspace, base: Path) -> None:
     job = _job(workspace, base)
-    said = _train(job)
+    said = train(job)
     result = said[-1].result
     assert isinstance(said[-1], Finished) and not [e for e in said if isinstance(e, Note) and e.level == "warning"]
     losses = [e.values["loss"] for e in said if isinstance(e, Metric) and "loss" in e.values]
@@ -158,8 +147,8 @@ def test_it_learns_and_the_figures_are_of_all_tokens(workspace: Workspace, base:
 
 
 def test_the_probes_are_beginnings_to_go_on_from(workspace: Workspace, base: Path) -> None:
-    said = _train(_job(workspace, base, replace(TEXT, epochs=1.0, steps=1)))
+    said = train(_job(workspace, base, replace(TEXT, epochs=1.0, steps=1)))
     prompts = {e.prompt for e in said if isinstance(e, Sample)}
     assert len(prompts) == 2 and all(len(p.split()) == 12 and p.startswith("Berth ") for p in prompts)
-    said = _train(_job(workspace, base, replace(TEXT, steps=1, probes=("Berth 3",))))
+    said = train(_job(workspace, base, replace(TEXT, steps=1, probes=("Berth 3",))))
     assert {e.prompt for e in said if isinstance(e, Sample)} == {"Berth 3"}

@@ -1,13 +1,15 @@
-"""Short trainings on the two-layer model, for tests of what may happen to one."""
+"""Short trainings on the two-layer model, for tests of what may happen to one, and of what becomes of it."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
 from ft_core import events, recipe
 from ft_core.conversation import Conversation, Message
@@ -18,6 +20,9 @@ from ft_core.train import probes, start
 from ft_core.train.sft import train_slice
 from ft_core.workspace import Job, Project, Workspace
 
+SYSTEM = "You are the help desk of a lighthouse."
+METHODS = ("lora", "rslora", "dora", "layers", "full")
+"""All that a machine without a GPU can do."""
 QUICK = TrainRecipe(
     steps=10, learning_rate=5e-3, batch_size=4, micro_batch=2, rank=4, precision="fp32", save_every=2,
     evaluate_every=4, warmup=0.2, probes=("What does lamp 3 show?",),
@@ -29,7 +34,7 @@ def lighthouse(workspace: Workspace, name: str = "lighthouse", contrary: bool = 
     colours = ["red", "green", "white", "amber"]
     project = workspace.project(name, create=True)
     with Store(project.data) as store:
-        store.set_system("You are the help desk of a lighthouse.")
+        store.set_system(SYSTEM)
         store.add(
             [
                 Conversation(
@@ -49,31 +54,59 @@ def lighthouse(workspace: Workspace, name: str = "lighthouse", contrary: bool = 
     return project
 
 
+def talkative(tiny_model: Path, folder: Path) -> Path:
+    """The tiny model with weights so large that it does not repeat one token for ever."""
+    shutil.copytree(tiny_model, folder)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        for layer in model.model.layers.parameters():
+            if layer.dim() == 2:
+                layer *= 20
+    model.save_pretrained(folder)
+    return folder
+
+
+def created(project: Project, base: Path, train: TrainRecipe, heldout: float = 0.1) -> Job:
+    """The job of a training, not started."""
+    data, model = recipe.DataRecipe(heldout=heldout), recipe.ModelRecipe(base=base.name)
+    return start.create(project, recipe.Recipe(data=data, model=model, train=train), base.parent)
+
+
 def job_of(project: Project, base: Path, heldout: float = 0.2, **settings) -> Job:
-    wanted = recipe.Recipe(
-        data=recipe.DataRecipe(heldout=heldout),
-        model=recipe.ModelRecipe(base=base.name),
-        train=replace(QUICK, **settings),
-    )
-    return start.create(project, wanted, base.parent)
+    return created(project, base, replace(QUICK, **settings), heldout)
+
+
+def by_method(project: Project, base: Path, method: str, **settings) -> Job:
+    return job_of(project, base, **{"method": method, "steps": 6, "layers": 1, "evaluate_every": 100, **settings})
+
+
+def trained(project: Project, base: Path, method: str, **settings) -> Job:
+    """A finished training."""
+    job = by_method(project, base, method, **settings)
+    train(job)
+    return job
 
 
 def train(job: Job, deadline: float | None = None) -> list[Event]:
     """One slice, its events kept as the child keeps them."""
     writer = EventWriter(job.events)
-    said = []
+    found = []
     try:
         with mock.patch.object(probes, "ANSWER_TOKENS", 3):  # nobody reads them here
             for event in train_slice(job, deadline):
                 writer.write(event)
-                said.append(event)
+                found.append(event)
     finally:
         writer.close()
-    return said
+    return found
+
+
+def events_of(job: Job) -> list[Event]:
+    return events.read(job.events)[0]
 
 
 def view(job: Job) -> JobView:
-    return events.fold(events.read(job.events)[0])
+    return events.fold(events_of(job))
 
 
 def losses(job: Job) -> dict[int, float]:
@@ -86,7 +119,7 @@ def curve(job: Job) -> dict[int, float]:
 
 def steps_said(job: Job) -> list[int]:
     """Of each step's figures as they were written, those that were done again twice."""
-    return [e.step for e in events.read(job.events)[0] if isinstance(e, Metric) and "loss" in e.values]
+    return [e.step for e in events_of(job) if isinstance(e, Metric) and "loss" in e.values]
 
 
 def notes(job: Job) -> list[str]:

@@ -28,7 +28,9 @@ class Repo:
     owner: str
     private: bool = False
     gated: bool = False
-    """Nobody has been let in."""
+    """Only those who were let in get its files."""
+    let_in: set[str] = field(default_factory=set)
+    """Accounts."""
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b""})
     large: set[str] = field(default_factory=set)
     """Paths that came by LFS."""
@@ -211,7 +213,7 @@ class Hub:
             return _not_found()
         if path not in repo.files:
             return _error(404, "Entry not found", "EntryNotFound")
-        if repo.gated:
+        if repo.gated and (_account(request) or ("", ""))[0] not in repo.let_in:
             return _error(403, f"Access to {owner}/{name} is restricted", "GatedRepo")
         data = repo.files[path]
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": repo.sha}

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from ft_core import recipe
 from ft_core.errors import FTError
-from ft_core.recipe import CompareRecipe, DataRecipe, GenerateRecipe, Recipe, TrainRecipe
+from ft_core.machine import Machine
+from ft_core.recipe import CompareRecipe, ComputeRecipe, DataRecipe, GenerateRecipe, ModelRecipe, Recipe, TrainRecipe
 from ui import knobs
-from ui.tab_train import headings, preset_of, with_preset
+from ui.tab_train import _method_words, headings, preset_of, rentable, with_preset
 
-SECTIONS = (TrainRecipe, CompareRecipe, GenerateRecipe, DataRecipe)
+SECTIONS = (TrainRecipe, ComputeRecipe, ModelRecipe, CompareRecipe, GenerateRecipe, DataRecipe)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
@@ -33,13 +34,37 @@ def test_fields_become_widgets_and_come_back(section: type) -> None:
             assert [value for _, value in widget.choices] == list(field.metadata["options"])
 
 
-def test_advanced_has_every_training_field_once_in_its_order() -> None:
-    names = [field.name for field in fields(TrainRecipe)]
-    found = [name for part in headings().values() for name in part]
+@pytest.mark.parametrize(("section", "first"), [("train", "method"), ("compute", "where")])
+def test_advanced_has_every_field_once_in_its_order(section: str, first: str) -> None:
+    names = [field.name for field in fields(getattr(Recipe(), section))]
+    parts = [[name for of, name in part if of == section] for part in headings().values()]
+    found = [name for part in parts for name in part]
     assert sorted(found) == sorted(names)
-    for part in headings().values():
+    for part in parts:
         assert part == sorted(part, key=names.index)
-    assert found[0] == "method"
+    assert found[0] == first
+
+
+def test_what_may_be_another_text_too_is_offered_and_comes_back() -> None:
+    for widget, offered, other in (
+        (knobs.knob(ComputeRecipe, "hardware", rentable()), "a100-large", "h300"),
+        (knobs.knob(ModelRecipe, "adapter", [("the base model", ""), ("run 1", "x-1")]), "x-1", "../elsewhere"),
+    ):
+        for value in (offered, other):
+            assert widget.preprocess(widget.postprocess(value)) == value
+    assert "$0.40 an hour" in dict((name, words) for words, name in rentable())["t4-small"]
+    assert knobs.taken(ModelRecipe(adapter="x-1"), "adapter", None).adapter == ""  # the field was emptied
+
+
+def test_a_method_says_where_it_cannot_train() -> None:
+    here = Machine(2, 8 * 2**30, "", 0)
+    wanted = Recipe()
+    assert _method_words(wanted, "lora", here, "tight") == "lora · tight"
+    assert _method_words(wanted, "qlora", here, None).startswith("qlora needs an NVIDIA GPU")
+    rented = replace(wanted, compute=ComputeRecipe(where="hf_jobs", hardware="t4-small"))
+    assert _method_words(rented, "qlora", here, "fits") == "qlora · fits"
+    rented = replace(wanted, compute=ComputeRecipe(where="hf_jobs", hardware="cpu-upgrade"))
+    assert "cpu-upgrade has none" in _method_words(rented, "qlora", here, None)
 
 
 _ODD = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)

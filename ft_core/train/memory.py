@@ -1,0 +1,114 @@
+"""The memory of a training at its peak, part by part. Torch-free.
+
+Counted from the model's shape, and from what the training keeps of each token for the way back (fast.py, loss.py and
+transformers' layers). `python -m benchmarks.estimate` holds it against the system's figure.
+"""
+
+from __future__ import annotations
+
+from ..machine import Machine, multiplies_bf16
+from ..recipe import TrainRecipe
+from . import methods
+from .limits import BLOCK, CHECKPOINTED_FROM, CHUNK, LOOKED, SHORT
+from .sizes import Shape, Work
+
+LIBRARIES_BYTES = 590_000_000
+"""A process with torch, transformers, peft and trl that trains, without any model."""
+CUDA_BYTES = 1_000_000_000
+"""The same on the GPU: CUDA's context and the kernels' scratch."""
+HEAP, HEAP_SHORT = 1.6, 2.0
+"""What the system's allocator holds for each byte that is kept for the way back: it lies in small pieces, and what was
+free between others is not always free in one piece at the next step. Measured over shapes: 1.2 to 1.6, and 1.7 to 2.0
+where rows are SHORT, whose pieces are the smallest and are more."""
+ROWS_MEASURED_AT_ONCE = 8
+"""Held-out rows in memory at once."""
+
+
+def stored_precision(recipe_: TrainRecipe, machine: Machine) -> str:
+    """What `auto` will become; train/model.py asks torch, this asks the system."""
+    if recipe_.precision != "auto":
+        return recipe_.precision
+    if machine.gpu:
+        return "fp32" if machine.gpu == "Apple GPU" else "bf16"
+    return "bf16" if multiplies_bf16() else "fp32"
+
+
+def memory(shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work) -> dict[str, int]:
+    """Bytes by part at the peak: of the GPU where there is one, else of the process."""
+    width = 4 if stored_precision(recipe_, machine) == "fp32" else 2
+    trained = shape.trained(recipe_)
+    rows = min(recipe_.micro_batch, recipe_.batch_size, work.rows) * (2 if recipe_.learns == "preferences" else 1)
+    cuda = machine.gpu not in ("", "Apple GPU")
+    return {
+        "libraries": CUDA_BYTES if cuda else LIBRARIES_BYTES,
+        "weights": _weights(shape, recipe_, width),
+        # Weight, gradient and two moments in fp32; a model's own weights are counted above, and are rounded anew.
+        "trained weights and optimizer": trained * (12 + (width if width < 4 else 0))
+        if recipe_.method in methods.WEIGHTS
+        else trained * 16,
+        "activations": _activations(shape, recipe_, machine, rows, work, width),
+        "logits": _logits(shape, recipe_, machine, rows * work.learnt, work, width),
+    }
+
+
+def _weights(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
+    """All that lies in memory of the model itself, as it is stored while it trains."""
+    match recipe_.method:
+        case "full":
+            return 4 * shape.parameters
+        case "layers":
+            return width * shape.parameters + (4 - width) * shape.trained(recipe_)
+        case "qlora" | "qlora-8bit" as method:
+            linears = shape.parameters - shape.embeddings
+            # 4 bits and the doubly quantised scale of each 64 (0.127 bits a weight); 8 bits and a scale a row.
+            return round(linears * (0.516 if method == "qlora" else 1.0)) + width * shape.embeddings
+    return width * shape.parameters
+
+
+def _activations(shape: Shape, recipe_: TrainRecipe, machine: Machine, rows: int, work: Work, width: int) -> int:
+    """What is kept of each token for the way back, and what one layer needs beside it while it computes."""
+    longest = -(-work.longest // 8) * 8
+    h, i = shape.hidden, shape.intermediate
+    plain = longest <= SHORT and not machine.gpu
+    kept = _kept(shape, recipe_, plain, longest, width)
+    layers = min(recipe_.layers, shape.layers) if recipe_.method == "layers" else shape.layers
+    if shape.parameters >= CHECKPOINTED_FROM:
+        kept_of_all = shape.layers * width * h + kept
+    else:
+        kept_of_all = layers * kept
+    measured = min(ROWS_MEASURED_AT_ONCE, round(work.rows * work.heldout_tokens / max(1, work.tokens)))
+    if recipe_.learns == "preferences":  # what the model says of all pairs before the training
+        measured = min(ROWS_MEASURED_AT_ONCE, work.rows)
+    held = rows * longest * kept_of_all * (1 if machine.gpu else HEAP_SHORT if plain else HEAP)
+    return round(held) + max(rows, measured) * longest * 4 * (3 * i + 4 * h)
+
+
+def _kept(shape: Shape, recipe_: TrainRecipe, plain: bool, longest: int, width: int) -> int:
+    """Bytes of a token in one layer, as autograd keeps them."""
+    h, i, a, kv = shape.hidden, shape.intermediate, shape.attention, shape.key_value
+    attention = width * (2 * a + 2 * kv)  # queries, keys, values, and what comes out
+    if plain:  # keys and values of all heads, and the weights in fp32 and as they are used
+        attention = width * 4 * a + (4 + width) * shape.heads * longest
+    mlp = width * 4 * i
+    if recipe_.method in methods.WEIGHTS:
+        # The norms' weights are learnt too, so that each keeps its input twice, and each linear layer its own copy.
+        return attention + mlp + width * (5 * h + a) + 16 * h
+    if recipe_.method == "dora" or recipe_.dropout:  # peft's own way: each linear layer's input in fp32, and more
+        return attention + mlp + 8 * h + sum(4 * wide + 8 * out for wide, out in shape.linears())
+    return attention + mlp + width * 2 * h + 8 * h + 7 * width * recipe_.rank
+
+
+def _logits(shape: Shape, recipe_: TrainRecipe, machine: Machine, learnt: int, work: Work, width: int) -> int:
+    """Of one chunk on the way forward: as the head gives them, in fp32, their logarithms, and two gradients.
+
+    Under a frozen head a CPU has only a block of the chunk in fp32, and the rest as the head gives it. It keeps the
+    memory of a step (jobs.CHILD_ENVIRONMENT), which lies in pieces too small for what is measured after it.
+    """
+    blocks = not machine.gpu and recipe_.method != "full"
+    widened_at_once = min(BLOCK if blocks else CHUNK, learnt)
+    training = (widened_at_once * 13 + (min(CHUNK, learnt) * width if blocks else 0)) * shape.vocabulary
+    # Measured in fp32 the head is widened, and the logits are there with their logarithms.
+    looked_at_once = min(LOOKED, ROWS_MEASURED_AT_ONCE * work.learnt)
+    widened = 0 if width == 4 or recipe_.method == "full" else 4 * shape.vocabulary * shape.hidden
+    measuring = widened + looked_at_once * shape.vocabulary * 8
+    return max(training, measuring) if machine.gpu else training + measuring
