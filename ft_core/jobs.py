@@ -35,9 +35,17 @@ CHILD_ENVIRONMENT = {
     "GOMP_SPINCOUNT": "0",
     # A training asks for the same gigabyte at each step. Given back to the system in between, it comes as a hundred
     # thousand empty pages each time, a tenth to a fifth of a step; so glibc keeps it, in large pages where there are.
-    # Not what is over 32 MB, such as a head widened to be measured: the next one may not fit where it lay.
+    # Not what is over 32 MB, such as a head widened to be measured: the next one may not fit where it lay. It all lies
+    # in one arena: a training is in a thread, and an arena of a thread's own is of 64 MB pieces that come and go.
     "GLIBC_TUNABLES": ":".join(
-        ("glibc.malloc.hugetlb=1", f"glibc.malloc.mmap_threshold={2**25}", f"glibc.malloc.trim_threshold={2**40}")
+        f"glibc.malloc.{name}={value}"
+        for name, value in {
+            "arena_max": 1,
+            "hugetlb": 1,
+            "mmap_threshold": 2**25,
+            "top_pad": 2**26,
+            "trim_threshold": 2**40,
+        }.items()
     ),
 }
 
