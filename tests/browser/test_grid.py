@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from ft_core.conversation import Conversation, Message
 from ft_core.data import audit, bulk
@@ -393,6 +393,43 @@ def test_long_texts_are_whole_where_they_are_edited_and_copied(app: App, tab) ->
     expect(said(page)).to_have_text("Done again: row 3 edited")
     with Store(data) as store:
         assert store.rows(2, 1)[0].conversation == pair("New?", "New.") and store.rows(2, 1)[0].status == "candidate"
+
+
+def test_what_is_typed_while_rows_are_on_their_way_goes_where_it_was_meant(app: App, tab) -> None:
+    rows = [pair("One?", "First."), pair("Two?", "Second."), pair("Three?", "Third.")]
+    data = filled(app, "late", rows)
+    one, page = opened(app, tab, "late")
+    keys, held, late = page.keyboard, [], ["rows"]
+
+    def hold(route: Route) -> None:
+        if route.request.post_data_json["fn_name"] in late:
+            held.append(route)
+        else:
+            route.continue_()
+
+    page.route(re.compile("component_server"), hold)
+    cell(page, 2, "status").focus()
+    with page.expect_request(lambda request: '"rows"' in (request.post_data or "")):
+        keys.press("r")  # a change, after which the rows are asked for again
+    cell(page, 0, "prompt").focus()
+    keys.press("F2")
+    keys.type(" Now")
+    keys.press("Tab")
+    keys.type(" r")  # where nobody types, this rejects the row
+    keys.press("Enter")
+    keys.type("2nd")
+    keys.press("Enter")
+    expect(said(page)).to_have_text("Row 2 saved")
+    expect(page.locator(".is-typing")).to_have_count(0)
+    late.clear()
+    while held:
+        held.pop().continue_()
+    expect(cell(page, 2, "response")).to_be_focused()
+    with Store(data) as store:
+        now = [pair("One? Now", " r"), pair("Two?", "2nd"), rows[2]]
+        assert [row.conversation for row in store.rows(0, 3)] == now
+        assert [row.status for row in store.rows(0, 3)] == ["accepted", "accepted", "rejected"]
+    one.is_well()
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -11,6 +11,7 @@ const plainText = text => text.replace(/\r\n?/g, '\n');  // as a text box has it
 async function edit(cell, how, start = '') {
   const node = cell.parentElement, row = node.row, name = cell.dataset.col;
   if (!TEXT.includes(name) || typing) return;
+  going += 1;
   const mine = typing = {cell, row, name, was: row[name]};
   if (row.cut.includes(name)) {
     const found = await ask('whole', row.id);
@@ -51,7 +52,9 @@ function onTyping(event, mine, index) {
     const [row, col] = texts[to] ? [index, texts[to]] : [index + step, step > 0 ? texts[0] : texts.at(-1)];
     finish(mine, true);
     if (row < 0 || row >= total) { go(index, mine.name); return; }
-    go(row, col).then(() => { const cell = cellAt(row, col); if (cell) edit(cell, 'all'); });
+    const cell = cellAt(row, col);
+    if (cell) { focus = {index: row, col}; scrollTo(row); edit(cell, 'all'); }  // at once, so that no key goes astray
+    else go(row, col).then(cell => cell && edit(cell, 'all'));
   }
 }
 
@@ -62,6 +65,7 @@ function finish(mine, keep) {
   cell.classList.remove('is-typing');
   fill(cell, row, name);
   if (keep && text !== plainText(mine.was)) save(row, name, text, mine.was);
+  if (missed) draw();
 }
 
 // Edits go out one after the other, so that two of the same row do not meet as strangers.
@@ -203,7 +207,7 @@ function parseTsv(text) {
 async function paste(text, isTable) {
   const block = parseTsv(text), width = Math.max(...block.map(line => line.length));
   const isBlock = isTable || width > 1 && block.every(line => line.length === width);
-  const lines = isBlock ? block : [[plainText(text).replace(/\n$/, '')]];
+  const lines = isBlock ? block : [[plainText(text).replace(/\n$/, '')]], from = Math.max(0, focus.index);
   const seen = columnsSeen().map(column => column.name).filter(name => TEXT.includes(name));
   const texts = seen.slice(Math.max(0, seen.indexOf(seen.includes(focus.col) ? focus.col : 'prompt')));
   const wide = Math.max(...lines.map(line => line.length));
@@ -212,7 +216,7 @@ async function paste(text, isTable) {
   await saves;
   const over = [], fresh = [];
   for (const [i, line] of lines.entries()) {
-    const index = Math.max(0, focus.index) + i, cells = Object.fromEntries(line.map((value, at) => [texts[at], value]));
+    const index = from + i, cells = Object.fromEntries(line.map((value, at) => [texts[at], value]));
     if (index < total && !rowAt(index)) await page(Math.floor(index / PAGE));
     const row = index < total ? rowAt(index) : null;
     if (index < total && !row) return;  // the app did not answer, and said so
@@ -236,7 +240,6 @@ async function newRow() {
   clearSelection();
   resetFilters();
   await reload(false);
-  await go(total - 1, 'prompt');
-  const cell = cellAt(total - 1, 'prompt');
+  const cell = await go(total - 1, 'prompt');
   if (cell) edit(cell, 'end');
 }

@@ -140,14 +140,22 @@ function scrollTo(index) {
   if (end > viewport.scrollTop) viewport.scrollTop = end;
 }
 
-let drawing = 0;
-async function draw() {
-  if (typing || !project) return;
-  const mine = ++drawing, height = rowHeight(), seen = Math.ceil(viewport.clientHeight / height) + 2;
+// Nothing is drawn under a hand that types; `missed` is drawn after. Whoever waits for a drawing has the newest one.
+let drawing = 0, drawn, missed = false;
+function draw() {
+  if (typing) missed = true;
+  else if (project) drawn = drawAs(++drawing);
+  return drawn;
+}
+
+async function drawAs(mine) {
+  const height = rowHeight(), seen = Math.ceil(viewport.clientHeight / height) + 2;
   let from = first();
   const numbers = [...new Set([from, from + seen].map(i => Math.floor(Math.max(0, Math.min(i, Math.max(total, seen) - 1)) / PAGE)))];
   const rows = (await Promise.all(numbers.map(page))).flat();
-  if (mine !== drawing || typing) return;
+  if (mine !== drawing) return drawn;
+  if (typing) { missed = true; return; }
+  missed = false;
   if (total && from > total - 1) return draw();
   from = first();
   const held = win.contains(document.activeElement) || document.activeElement === viewport;
@@ -223,15 +231,21 @@ const cellAt = (index, col) => index === HEAD ? headRow.querySelector(`[data-col
   : nodeAt(index)?.querySelector(`[data-col=${col}]`);
 const nodeAt = index => [...win.children].find(node => node.index === index);
 
+// Rows may have to come first: whoever goes elsewhere meanwhile, or types, is not called back. Returns the cell, once
+// it has the focus.
+let going = 0;
 async function go(index, col = focus.col) {
-  const columns = columnsSeen().map(column => column.name);
+  const mine = ++going, columns = columnsSeen().map(column => column.name);
   if (!columns.includes(col)) col = 'prompt';
-  focus = {index: Math.max(HEAD, Math.min(total - 1, index)), col};
+  const to = focus = {index: Math.max(HEAD, Math.min(total - 1, index)), col};
   if (focus.index !== HEAD) scrollTo(focus.index);
   viewport.tabIndex = 0;
   if (focus.index !== HEAD) viewport.focus({preventScroll: true});
   await draw();
-  cellAt(focus.index, focus.col)?.focus({preventScroll: true});
+  if (mine !== going || typing) return null;
+  const cell = cellAt(focus.index, focus.col);
+  cell?.focus({preventScroll: true});
+  return focus.index === to.index && focus.col === to.col ? cell : null;
 }
 
 function beside(step) {
