@@ -114,6 +114,11 @@ def to_dict(event: Event) -> dict[str, Any]:
     return {"event": type(event).__name__.lower(), **asdict(event)}
 
 
+def line(event: Event) -> str:
+    """As it stands in events.jsonl, without the line's end."""
+    return json.dumps(to_dict(event), ensure_ascii=False)
+
+
 def from_dict(value: dict[str, Any]) -> Event:
     """Raises FTError that names an unknown event or key."""
     kind = _TYPES.get(value.get("event", ""))
@@ -132,7 +137,7 @@ class EventWriter:
         self._file = path.open("ab")
 
     def write(self, event: Event) -> None:
-        self._file.write((json.dumps(to_dict(event), ensure_ascii=False) + "\n").encode())
+        self._file.write(f"{line(event)}\n".encode())
         self._file.flush()
 
     def close(self) -> None:

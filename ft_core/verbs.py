@@ -27,7 +27,7 @@ def run(args: Arguments, workspace: Workspace, out: Out) -> None:
     from .data import formats
     from .export import start as exporting
     from .generate import synthesize
-    from .train import compute, models, rented
+    from .train import compute, models, rent
 
     path = Path(args.recipe)
     wanted = recipe.load(path)
@@ -35,7 +35,7 @@ def run(args: Arguments, workspace: Workspace, out: Out) -> None:
     # What would be refused at the end is refused now, not after hours of work.
     models.require(wanted.model.base, wanted.model.revision, path.parent)
     if compute.is_rented(wanted.compute):
-        rented.check(wanted, os.environ.get("HF_TOKEN", ""))
+        rent.check(wanted, os.environ.get("HF_TOKEN", ""))
     if wanted.export.to:
         exporting.check(exporting.Wanted("", wanted.export.to, wanted.export.name), token)
     files = [path.parent / f for f in wanted.data.files]

@@ -7,7 +7,6 @@ so that little is lost with the machine. Whoever puts a file STOP into the repos
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -25,7 +24,7 @@ from ..workspace import Job, Workspace
 from . import checkpoints
 
 MARK = "ft-flow "
-"""What a line of the log begins with that holds an event."""
+"""What stands in a line of the log before an event."""
 PROJECT = "rented"
 KIND = "dataset"
 """Of the repository: models are what the Hub shows as such, and rows travel too."""
@@ -58,7 +57,7 @@ def main(repo: str, home: str) -> int:
     errands = threading.Thread(target=_run_errands, args=(api, repo, job, over))
     errands.start()
     for event in jobs.follow(job, offset):
-        print(MARK + json.dumps(events.to_dict(event), ensure_ascii=False), flush=True)
+        print(MARK + events.line(event), flush=True)
     over.set()
     seen = jobs.view(job)
     if seen.state is State.INTERRUPTED:

@@ -14,7 +14,7 @@ from ..errors import FTError
 from ..events import EventWriter, Note, State
 from ..recipe import Recipe
 from ..workspace import Job, Project, write_whole
-from . import checkpoints, compute, extra, further, mirror, models, rented, trackers
+from . import checkpoints, compute, extra, further, mirror, models, rent, trackers
 
 
 def start(
@@ -28,7 +28,7 @@ def start(
     """
     token = (secrets or {}).get("HF_TOKEN", "")
     if compute.is_rented(wanted.compute):
-        rented.check(wanted, token)
+        rent.check(wanted, token)
     job = create(project, wanted, recipe_folder, token=token)
     jobs.start(job, secrets)
     return job

@@ -18,7 +18,7 @@ from ft_core import about, events, jobs, recipe
 from ft_core.errors import FTError
 from ft_core.events import Event, EventWriter, Finished, State, Stopped
 from ft_core.recipe import ComputeRecipe
-from ft_core.train import checkpoints, compute, far, memory, preflight, rented, sft, start
+from ft_core.train import checkpoints, compute, far, memory, preflight, rent, rented, sft, start
 from ft_core.workspace import Job, Project, Workspace
 from tests.core.trainings import QUICK, curve, job_of, lighthouse, losses, notes, same, steps_said, train, view
 from tests.stand_ins import serving
@@ -36,7 +36,7 @@ def hub(memory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as there: sums in another order would be another training
     monkeypatch.setattr(rented, "_LOOK_S", 0.2)
-    monkeypatch.setattr(rented, "_PAUSES_S", (0.1, 0.1))
+    monkeypatch.setattr(rent, "_PAUSES_S", (0.1, 0.1))
     found = Jobs(memory)
     with serving(found.app()) as address:
         found.address = address
@@ -52,11 +52,11 @@ def project(workspace: Workspace) -> Project:
 def sent(project: Project, base: Path, **settings) -> Job:
     """A job to be trained on a rented machine."""
     job = job_of(project, base, **settings)
-    rent(job)
+    is_rented(job)
     return job
 
 
-def rent(job: Job, **changes) -> None:
+def is_rented(job: Job, **changes) -> None:
     wanted = recipe.load(job.recipe)
     job.recipe.write_text(recipe.dump(replace(wanted, compute=replace(T4, **changes))), encoding="utf-8")
 
@@ -163,7 +163,7 @@ def test_stop_keeps_what_was_learned_and_resume_rents_anew(project, tiny_model, 
     assert "from the checkpoint of step" in caught.value.hint
     assert stopped["steps"] <= checkpoints.step_of(checkpoints.last_whole(job)) < 60
     assert len(hub.machines) == 2 and hub.hub.repos == {} and not job.rented.exists()
-    rent(job, where="here")
+    is_rented(job, where="here")
     train(job)
     here = job_of(project, tiny_model, steps=60)
     train(here)
@@ -211,7 +211,7 @@ def test_a_machine_that_is_cancelled_before_it_said_a_last_word_leaves_its_last_
     train(here)
     job = sent(project, tiny_model)
     monkeypatch.setattr(rented, "_STOPS_WITHIN_S", 0.0)
-    monkeypatch.setattr(rented._Renting, "_start", lambda renting: silent(renting, hub, here))
+    monkeypatch.setattr(rent, "_start", lambda renting, to: silent(renting, to, hub, here))
     said = []
     for event in kept(job, hub):
         said.append(event)
@@ -228,19 +228,17 @@ def test_a_machine_that_is_cancelled_before_it_said_a_last_word_leaves_its_last_
     assert jobs.trained(project, job.id).id == job.id
 
 
-def silent(renting: rented._Renting, hub: Jobs, as_far_as: Job) -> huggingface_hub.JobInfo:
+def silent(renting: rent.Renting, to: rent.Rent, hub: Jobs, as_far_as: Job) -> huggingface_hub.JobInfo:
     """A machine that says one step, has sent the checkpoints of another training, and then nothing."""
     step = events.to_dict(events.Metric(1, {"loss": 1.0}))
     line = f"print({far.MARK + json.dumps(step)!r}, flush=True)"
     for file in files_of(as_far_as):
         path = file.relative_to(as_far_as.path).as_posix()
         if path.startswith("checkpoints/"):
-            hub.hub.repos[f"datasets/{renting.rent.repo}"].files[f"{far.folder_of(renting.job.id)}/{path}"] = (
-                file.read_bytes()
-            )
+            hub.hub.repos[f"datasets/{to.repo}"].files[f"{far.folder_of(renting.job.id)}/{path}"] = file.read_bytes()
     return renting.api.run_job(
         image="x", command=["python3", "-c", f"{line}; import time; time.sleep(600)"], flavor="t4-small",
-        namespace=renting.rent.namespace, name=renting.rent.name,
+        namespace=to.namespace, name=to.name,
     )  # fmt: skip
 
 
@@ -248,7 +246,7 @@ def test_the_way_is_lost_and_found_and_lines_that_were_cut_are_made_up_for(proje
     job = sent(project, tiny_model)
     said_there = [events.Started(10), events.Metric(1, {"loss": 2.0}), events.Note("half of this is lost"),
                   events.Metric(2, {"loss": 1.0}), Finished({"job": job.id, "steps": 2, "adapter": ""})]  # fmt: skip
-    monkeypatch.setattr(rented._Renting, "_start", lambda renting: chatty(renting, hub, said_there))
+    monkeypatch.setattr(rent, "_start", lambda renting, to: chatty(renting, to, hub, said_there))
     said = []
     for event in kept(job, hub):
         said.append(event)
@@ -263,16 +261,17 @@ def test_the_way_is_lost_and_found_and_lines_that_were_cut_are_made_up_for(proje
     assert isinstance(said[-1], Finished) and view(job).state is State.FINISHED
 
 
-def chatty(renting: rented._Renting, hub: Jobs, said: list[Event]) -> huggingface_hub.JobInfo:
-    """A machine that says so much, with one line cut short, has it whole in the repository, and goes on."""
+def chatty(renting: rent.Renting, to: rent.Rent, hub: Jobs, said: list[Event]) -> huggingface_hub.JobInfo:
+    """A machine that says so much, one line cut short, one behind a bar; the repository has it whole."""
     path = f"{far.folder_of(renting.job.id)}/events.jsonl"
     lines = [json.dumps(events.to_dict(event), ensure_ascii=False) for event in said]
-    hub.hub.repos[f"datasets/{renting.rent.repo}"].files[path] += "".join(f"{line}\n" for line in lines).encode()
+    hub.hub.repos[f"datasets/{to.repo}"].files[path] += "".join(f"{line}\n" for line in lines).encode()
     shown = [far.MARK + (line[:20] if "half" in line else line) for line in ["installing torch", *lines]]
+    shown = [f"Fetching 3 files:  67%|######7   | 2/3{line}" if '"step": 2' in line else line for line in shown]
     code = f"print({chr(10).join(shown)!r}, flush=True); import time; time.sleep(600)"
     return renting.api.run_job(
-        image="x", command=["python3", "-c", code], namespace=renting.rent.namespace, flavor="t4-small",
-        name=renting.rent.name,
+        image="x", command=["python3", "-c", code], namespace=to.namespace, flavor="t4-small",
+        name=to.name,
     )  # fmt: skip
 
 
@@ -294,7 +293,7 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing_behind(project, tiny_model
 
 def test_a_job_that_breaks_there_says_so(project, tiny_model, hub, monkeypatch) -> None:
     job = sent(project, tiny_model)
-    monkeypatch.setattr(rented, "BEGIN", "import sys; sys.exit('no torch for this machine')")
+    monkeypatch.setattr(rent, "BEGIN", "import sys; sys.exit('no torch for this machine')")
     with pytest.raises(FTError, match="ended without a word") as caught:
         follow(job, hub)
     assert f"{hub.address}/jobs/writer/{hub.machines[0].id}" in caught.value.hint
@@ -313,20 +312,20 @@ def test_whoever_stops_before_anything_is_rented_pays_nothing(project, tiny_mode
 def test_a_machine_whose_id_nobody_heard_is_found_by_its_name(project, tiny_model, hub, monkeypatch) -> None:
     """The process here was killed after it had asked for the machine and before it wrote down which it got."""
     job = sent(project, tiny_model)
-    start_one = rented._Renting._start
+    start_one = rent._start
 
-    def killed(renting: rented._Renting) -> None:
-        start_one(renting)
+    def killed(*renting_to: rent.Renting | rent.Rent) -> None:
+        start_one(*renting_to)
         os._exit(9)
 
-    monkeypatch.setattr(rented, "BEGIN", "import time; time.sleep(600)")
-    monkeypatch.setattr(rented._Renting, "_start", killed)
+    monkeypatch.setattr(rent, "BEGIN", "import time; time.sleep(600)")
+    monkeypatch.setattr(rent, "_start", killed)
     if (child := os.fork()) == 0:
         with open(os.devnull, "wb") as nothing:
             os.dup2(nothing.fileno(), 2)
             follow(job, hub)
     os.waitpid(child, 0)
-    assert rented.Rent.of(job).id == "" and len(hub.machines) == 1
+    assert rent.Rent.of(job).id == "" and len(hub.machines) == 1
     for event in kept(job, hub):
         if isinstance(event, events.Progress) and "installs" in event.what:
             hub.end(hub.machines[0], "CANCELED")
