@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,7 @@ class Page:
         with gr.Blocks(title="FT Flow", analytics_enabled=False, fill_width=True) as demo:
             self.project = gr.Textbox(visible="hidden", elem_id="project")
             self.stamp = gr.Textbox(visible="hidden", elem_id="stamp")
+            self.seen = gr.Textbox(visible="hidden", elem_id="seen")
             login_button(self.house)
             self.header = panel(elem_id="header")
             self.notice = panel(elem_id="page-notice")
@@ -77,9 +79,11 @@ class Page:
         self.header.do(tell(self.do), [self.project, self.turns], everything, cancels=streams, **quiet)
         applied = self.parts["train"].file.applied
         applied.change(tell(self.follow), [self.project], everything, **quiet)
-        clock = gr.Timer(_TICK_S)
+        # Gradio builds each output anew for every answer, also for one that says nothing: a tick has none but `seen`.
+        at = self.parts["train"].at
+        gr.Timer(_TICK_S).tick(tell(self.look), [self.project, self.stamp, at], [self.seen, self.notice], **quiet)
         places = {part.at for part in self.parts.values() if part.at}
-        clock.tick(tell(self.tick), {self.project, self.stamp, self.turns, *places}, everything, **quiet)
+        self.seen.change(tell(self.tick), {self.project, self.stamp, self.turns, *places}, everything, **quiet)
 
     # --- events
 
@@ -131,8 +135,14 @@ class Page:
             update |= part_of(part.notice, part.show, project)
         return update
 
+    def look(self, name: str, stamp: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
+        """Once a second from every open page: whether it shows all as it is, `stamp` being of what it shows."""
+        if not name or self._stamp(self.house.project(request, name), at[0]) == stamp:
+            return {}
+        return {self.seen: str(time.time_ns())}
+
     def tick(self, given: dict, request: gr.Request) -> dict[Any, Any]:
-        """Once a second from every open page; the answer is empty unless something changed.
+        """What changed since the page's stamp; nothing when nothing did.
 
         An answer can reach the browser after that of a click which came later. It then brings the stamp of a page
         where nobody had clicked, and the next tick draws what was clicked again.

@@ -199,6 +199,7 @@ def test_a_run_is_named_repeated_and_deleted(page: Page, runs: Runs) -> None:
 def test_the_recipe_is_a_file_both_ways(page: Page, runs: Runs, tmp_path: Path) -> None:
     page.locator("#recipe-file button").first.click()
     box = page.locator("#recipe-text textarea")
+    expect(box).to_have_value(re.compile("rank: 16"))
     text = box.input_value()
     assert recipe.parse(text) == recipe.preset("Quick look")
 
@@ -231,6 +232,7 @@ def test_the_recipe_is_a_file_both_ways(page: Page, runs: Runs, tmp_path: Path) 
 
     box.fill(file.replace("max_length: 512", "max_length: 40"))
     page.click("#recipe-apply")
+    expect(page.locator("#knob-max_length input")).to_have_value("40")
     page.locator("#forecast [data-field=max_length]").first.click()  # a finding's button turns the knob
     expect(page.locator("#knob-max_length input")).not_to_have_value("40")
     assert recipe.load(runs.project.recipe).train.max_length > 40
@@ -258,14 +260,14 @@ def test_the_title_goes_along_and_the_browser_tells_the_end(tab: Callable[..., T
           static permission = 'default';
           static async requestPermission() { return this.permission = 'granted'; } };""")
     page = open_train(one, runs)
-    assert page.title() == f"{STEPS}/{TOTAL} · FT Flow"
+    expect(page).to_have_title(f"{STEPS}/{TOTAL} · FT Flow")
     page.click("text=Tell me when it is done")
     expect(page.locator(".ft-tell > span")).to_be_visible()
     save(page, "train-running-390")
     runs.say(runs.jobs[3], Finished({"heldout_before": 3.0, "heldout_after": 1.5, "adapter": "x"}))
     page.wait_for_function("told.length")
     assert page.evaluate("told[0]") == ["The training is finished", {"body": "held-out loss −50 %", "tag": "ft-flow"}]
-    assert page.title() == "FT Flow"
+    expect(page).to_have_title("FT Flow")
     assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
 
 

@@ -39,11 +39,16 @@ def test_an_answer_that_comes_late_does_not_stay(workspace: Workspace) -> None:
     def curves(update: dict[Any, Any]) -> int:
         return len(update[side.chart]["runs"])
 
+    def has_news(stamp: str) -> bool:
+        return page.seen in page.look(project.name, stamp, at, NOBODY)
+
     poll("")  # the rows are looked at for the first time
     late = poll("")
     assert curves(late) == 1 and poll(late[page.stamp]) == {}
+    assert has_news("") and not has_news(late[page.stamp])
 
     at[0] = f"+{project.jobs()[1].id}"  # somebody lays the older run's curve over the newer one's
+    assert has_news(late[page.stamp])
     again = poll(late[page.stamp])
     assert curves(again) == 2 and poll(again[page.stamp]) == {}
 

@@ -39,6 +39,7 @@ async function showDrawer(id) {
   const mine = ++opening, found = await ask('detail', id, rowsShown(), at);
   if (mine !== opening) return false;
   if (!found) { closeDrawer(); return false; }
+  if (!await leaveDrawer() || mine !== opening) return false;  // who typed on while the row was on its way
   takeRow(found);
   drawer.hidden = false;
   element.firstElementChild.classList.add('has-drawer');
