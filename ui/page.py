@@ -79,11 +79,14 @@ class Page:
         self.header.do(tell(self.do), [self.project, self.turns], everything, cancels=streams, **quiet)
         applied = self.parts["train"].file.applied
         applied.change(tell(self.follow), [self.project], everything, **quiet)
-        # Gradio builds each output anew for every answer, also for one that says nothing: a tick has none but `seen`.
+        # Gradio builds each output anew for every answer, also where that says nothing of it. So the clock has `seen`
+        # alone, and what is drawn then is without the knobs, which nobody but a person turns.
         at = self.parts["train"].at
         gr.Timer(_TICK_S).tick(tell(self.look), [self.project, self.stamp, at], [self.seen, self.notice], **quiet)
         places = {part.at for part in self.parts.values() if part.at}
-        self.seen.change(tell(self.tick), {self.project, self.stamp, self.turns, *places}, everything, **quiet)
+        knobs = {*self.parts["train"].knobs.values(), *self.parts["compare"].knobs.values()}
+        drawn = [one for one in everything if one not in knobs]
+        self.seen.change(tell(self.tick), {self.project, self.stamp, self.turns, *places}, drawn, **quiet)
 
     # --- events
 

@@ -44,7 +44,7 @@ def under_way(page: Page, question: str) -> None:
 
 def answered(page: Page, questions: list[str]) -> None:
     """Both sides of these and of no others."""
-    expect(page.locator("[data-side=after][data-done=true]")).to_have_count(len(questions), timeout=60_000)
+    expect(page.locator("[data-side=after][data-done=true]")).to_have_count(len(questions), timeout=180_000)
     expect(page.locator("#send")).to_be_visible()
     asked = page.locator(".ft-asked").all_inner_texts()
     assert [text.removeprefix("Asked:").strip() for text in asked] == questions

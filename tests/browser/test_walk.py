@@ -22,6 +22,8 @@ from .conftest import PHONE, SCREENSHOTS, WIDE, App, Tab, save
 
 MINUTES = 60_000
 MOST_CLICKS = 5
+pytestmark = pytest.mark.timeout(1800)
+"""The training takes four minutes where nothing else has the machine, and the first test waits for all of it."""
 
 
 @dataclass
@@ -103,16 +105,16 @@ def walk(start_app: Callable[..., App], browser: Browser) -> Walk:
     one.wrong.clear()
     page.wait_for_selector(".ft-header")
 
-    page.wait_for_selector("#run-state [data-state=finished]", timeout=10 * MINUTES)
+    page.wait_for_selector("#run-state [data-state=finished]", timeout=20 * MINUTES)
     save(page, "trained")
     page.wait_for_selector("#next[data-tab=compare]")
     click("#next")
     click("#chips button")
-    page.wait_for_selector("[data-side=before][data-done=true]", timeout=3 * MINUTES)
-    page.wait_for_selector("[data-side=after][data-done=true]", timeout=3 * MINUTES)
+    page.wait_for_selector("[data-side=before][data-done=true]", timeout=5 * MINUTES)
+    page.wait_for_selector("[data-side=after][data-done=true]", timeout=5 * MINUTES)
     seconds = time.monotonic() - began
     answers = tuple(page.locator(f"[data-side={side}] p").inner_text() for side in ("before", "after"))
-    expect(page.locator(".ft-proof")).to_contain_text("before is before", timeout=1 * MINUTES)
+    expect(page.locator(".ft-proof")).to_contain_text("before is before", timeout=3 * MINUTES)
     save(page, "compare")
     wrong = list(one.wrong)
     page.close()
@@ -155,18 +157,18 @@ def test_a_conversation_goes_on_and_can_be_cleared(walk: Walk, tab: Callable[...
     page.fill("#knob-max_tokens input", "8")
     page.fill("#ask textarea", "Do you ship to Norway? <b>bold</b>")
     page.keyboard.press("Enter")
-    page.wait_for_selector("[data-side=after][data-done=true]", timeout=2 * MINUTES)
+    page.wait_for_selector("[data-side=after][data-done=true]", timeout=5 * MINUTES)
     expect(page.locator(".ft-asked")).to_contain_text("<b>bold</b>")
-    expect(page.locator("#send")).to_be_visible(timeout=20_000)
+    expect(page.locator("#send")).to_be_visible(timeout=1 * MINUTES)
     page.fill("#ask textarea", "And to Iceland?")
     page.click("#send")
-    expect(page.locator("[data-side=after][data-done=true]")).to_have_count(2, timeout=2 * MINUTES)
-    expect(page.locator("#send")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-side=after][data-done=true]")).to_have_count(2, timeout=5 * MINUTES)
+    expect(page.locator("#send")).to_be_visible(timeout=1 * MINUTES)
     page.evaluate("document.querySelectorAll('[data-side=after]').forEach(node => { node.dataset.old = true; })")
     page.click("#retry")
-    expect(page.locator("[data-side=after][data-old]")).to_have_count(0, timeout=20_000)  # the old answer made room
-    expect(page.locator("[data-side=after][data-done=true]")).to_have_count(2, timeout=2 * MINUTES)
-    expect(page.locator("#send")).to_be_visible(timeout=20_000)
+    expect(page.locator("[data-side=after][data-old]")).to_have_count(0, timeout=1 * MINUTES)  # it made room
+    expect(page.locator("[data-side=after][data-done=true]")).to_have_count(2, timeout=5 * MINUTES)
+    expect(page.locator("#send")).to_be_visible(timeout=1 * MINUTES)
     page.click("#clear")
     expect(page.locator("[data-side=after]")).to_have_count(0)
     one.is_well()
@@ -181,10 +183,10 @@ def test_stop_ends_an_answer(walk: Walk, tab: Callable[..., Tab]) -> None:
     page.fill("#ask textarea", "Tell me everything about coffee.")
     page.click("#send")
     page.wait_for_function(
-        "document.querySelector('[data-side=before] p')?.innerText.length > 20", timeout=2 * MINUTES
+        "document.querySelector('[data-side=before] p')?.innerText.length > 20", timeout=5 * MINUTES
     )
     page.click("#stop-answer")
-    expect(page.locator("#send")).to_be_visible(timeout=20_000)
+    expect(page.locator("#send")).to_be_visible(timeout=1 * MINUTES)
     expect(page.locator("[data-side=before] p")).not_to_be_empty()
     one.is_well()
 
