@@ -429,6 +429,17 @@ def test_what_is_typed_while_rows_are_on_their_way_goes_where_it_was_meant(app: 
         now = [pair("One? Now", " r"), pair("Two?", "2nd"), rows[2]]
         assert [row.conversation for row in store.rows(0, 3)] == now
         assert [row.status for row in store.rows(0, 3)] == ["accepted", "accepted", "rejected"]
+
+    late.append("rows")
+    cell(page, 0, "status").focus()
+    with page.expect_request(lambda request: '"rows"' in (request.post_data or "")):
+        keys.press("a")
+    keys.press("Shift+ArrowDown")
+    keys.press("Shift+ArrowDown")
+    late.clear()
+    while held:
+        held.pop().continue_()
+    expect(page.locator(".g-b-count")).to_have_text("3 selected")
     one.is_well()
 
 

@@ -254,10 +254,10 @@ function beside(step) {
 }
 
 async function move(index, extend) {
-  const from = focus.index;
+  const from = focus.index, isRange = extend && from !== HEAD;
+  anchor = isRange ? anchor ?? from : null;  // now: while rows are on their way, the next key may come first
   await go(Math.max(extend ? 0 : HEAD, index));
-  if (extend && from !== HEAD) extendTo(from, focus.index);
-  else anchor = null;
+  if (isRange) extendTo(from, focus.index);
 }
 
 const inRows = node => win.contains(node) || node === viewport;
