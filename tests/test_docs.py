@@ -41,6 +41,7 @@ def test_every_make_command_is_a_target() -> None:
         assert named and set(named) <= targets
 
 
+@pytest.mark.timeout(1800)  # it trains as README says: minutes, on slow cores many
 def test_the_headless_walk_of_the_readme_runs_as_written(with_builtin, tmp_path: Path) -> None:
     """Rows, training, both answers, a GGUF with its Modelfile: on the built-in model, as a reader would type it."""
     walk = [c for c in commands(README) if c.startswith("python -m ft_core")]
