@@ -41,7 +41,7 @@ class Page:
         with gr.Blocks(title="FT Flow", analytics_enabled=False, fill_width=True) as demo:
             self.project = gr.Textbox(visible="hidden", elem_id="project")
             self.stamp = gr.Textbox(visible="hidden", elem_id="stamp")
-            self.seen = gr.Textbox(visible="hidden", elem_id="seen")
+            self.news = gr.Textbox(visible="hidden", elem_id="news")
             login_button(self.house)
             self.header = panel(elem_id="header")
             self.notice = panel(elem_id="page-notice")
@@ -79,14 +79,14 @@ class Page:
         self.header.do(tell(self.do), [self.project, self.turns], everything, cancels=streams, **quiet)
         applied = self.parts["train"].file.applied
         applied.change(tell(self.follow), [self.project], everything, **quiet)
-        # Gradio builds each output anew for every answer, also where that says nothing of it. So the clock has `seen`
+        # Gradio builds each output anew for every answer, also where that says nothing of it. So the clock has `news`
         # alone, and what is drawn then is without the knobs, which nobody but a person turns.
         at = self.parts["train"].at
-        gr.Timer(_TICK_S).tick(tell(self.look), [self.project, self.stamp, at], [self.seen, self.notice], **quiet)
+        gr.Timer(_TICK_S).tick(tell(self.look), [self.project, self.stamp, at], [self.news, self.notice], **quiet)
         places = {part.at for part in self.parts.values() if part.at}
         knobs = {*self.parts["train"].knobs.values(), *self.parts["compare"].knobs.values()}
         drawn = [one for one in everything if one not in knobs]
-        self.seen.change(tell(self.tick), {self.project, self.stamp, self.turns, *places}, drawn, **quiet)
+        self.news.change(tell(self.tick), {self.project, self.stamp, self.turns, *places}, drawn, **quiet)
 
     # --- events
 
@@ -142,7 +142,7 @@ class Page:
         """Once a second from every open page: whether it shows all as it is, `stamp` being of what it shows."""
         if not name or self._stamp(self.house.project(request, name), at[0]) == stamp:
             return {}
-        return {self.seen: str(time.time_ns())}
+        return {self.news: str(time.time_ns())}
 
     def tick(self, given: dict, request: gr.Request) -> dict[Any, Any]:
         """What changed since the page's stamp; nothing when nothing did.

@@ -10,6 +10,7 @@ import gradio as gr
 
 from ft_core import about, recipe
 from ft_core.errors import FTError
+from ft_core.events import State
 from ft_core.machine import Machine, this_machine
 from ft_core.recipe import BUILTIN, ComputeRecipe, DataRecipe, ModelRecipe, Recipe, TrainRecipe
 from ft_core.train import compute, extra, further, machines, methods, models, preflight, processes, start
@@ -118,8 +119,9 @@ class TrainTab:
                 self.at: anew, **self.side.show(project, anew)}  # fmt: skip
 
     def tick(self, project: Project, at: list[str]) -> dict[Any, Any]:
-        return {**self._look(project, self.recipes.of(project)), **self._prepared(project),
-                **self.side.tick(project, at)}  # fmt: skip
+        wanted = self.recipes.of(project)
+        return {self.preset: gr.Radio(self._choices(project, wanted)), **self._look(project, wanted),
+                **self._prepared(project), **self.side.tick(project, at)}  # fmt: skip
 
     def preparation(self, project: Project) -> str:
         """Changes as the built-in model comes."""
@@ -179,15 +181,21 @@ class TrainTab:
         return next((place.fits for place in places if place.name == name), {})
 
     def _preflight(self, project: Project, wanted: Recipe) -> Preflight:
-        """Kept while neither rows nor knobs change: it reads every row, up to a number of them."""
+        """Kept while rows, knobs and what is known of the machine's speed stay: it reads every row, up to a number."""
         ready = models.prepare_status(project.workspace).state
-        key = (project.path, counts_stamp(project), wanted, ready)
+        key = (project.path, counts_stamp(project), wanted, ready, self._timed_by(project))
         if key not in self._looked:
             if len(self._looked) > 50:
                 self._looked.clear()
             token = None if self.frame.house.on_space else ""  # there it comes with whoever presses the button
             self._looked[key] = preflight.preflight(project, wanted, preflight.LOOK, token)
         return self._looked[key]
+
+    def _timed_by(self, project: Project) -> str:
+        """The newest run that measured how fast this machine is; '' while there is none."""
+        views = ((job.id, self.frame.runs.view(job)) for job in project.jobs())
+        timed = (id for id, view in views if view.kind in ("train", "measure") and view.state is State.FINISHED)
+        return next(timed, "")
 
     def _choices(self, project: Project, wanted: Recipe) -> list[tuple[str, str]]:
         """The presets with the time each takes here."""

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import FTError
+from ..train.further import for_another_base, shape_text
 from ..train.weights import CHANGED
 
 # PiSSA, OLoRA and their like take something out of the base's own weights when they begin: "before" is gone by then.
@@ -101,29 +102,21 @@ def _check_shape(model: PreTrainedModel, key: str, shape: tuple[int, ...]) -> No
     try:
         layer = model.get_submodule(path)
     except AttributeError:
-        raise _for_another_base(f"there is no layer {path} in this base") from None
+        raise for_another_base(f"there is no layer {path} in this base") from None
     if not isinstance(layer, nn.Linear):
         _refuse(f"it changes {path}, a {type(layer).__name__}")
     width, mine = (layer.in_features, shape[1]) if part[0] == "A" else (layer.out_features, shape[0])
     if width != mine:
-        raise _for_another_base(f"{path} is {width} wide here and {mine} in the adapter")
+        raise for_another_base(f"{path} is {width} wide here and {mine} in the adapter")
 
 
 def _check_weight(model: PreTrainedModel, name: str, shape: tuple[int, ...]) -> None:
     try:
         here = tuple(model.get_parameter(name).shape)
     except AttributeError:
-        raise _for_another_base(f"there is no weight {name} in this base") from None
+        raise for_another_base(f"there is no weight {name} in this base") from None
     if here != shape:
-        raise _for_another_base(f"{name} is {_times(here)} here and {_times(shape)} in what was trained")
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _for_another_base(how: str) -> FTError:
-    return FTError(f"this was trained on another base model: {how}", "Choose the base that it was trained on.")
+        raise for_another_base(f"{name} is {shape_text(here)} here and {shape_text(shape)} in what was trained")
 
 
 def _refuse(why: str) -> None:

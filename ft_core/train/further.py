@@ -140,12 +140,20 @@ def require_fit(shapes: Shapes, here: Shapes) -> None:
         if part not in ("", "A.weight", "B.weight", "magnitude_vector"):
             raise _unusual(f"it holds {key.removeprefix('base_model.model.')}")
         if name not in here:
-            raise _for_another_base(f"there is no {name} in this one")
+            raise for_another_base(f"there is no {name} in this one")
         theirs, ours = shape, here[name]
         if part:  # of an adapter's two factors one side is the layer's, the other its rank
             theirs, ours = (shape[1:], ours[1:]) if part[0] == "A" else (shape[:1], ours[:1])
         if theirs != ours:
-            raise _for_another_base(f"{name} is {_times(ours)} here and {_times(theirs)} there")
+            raise for_another_base(f"{name} is {shape_text(ours)} here and {shape_text(theirs)} there")
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def for_another_base(how: str) -> FTError:
+    return FTError(f"this was trained on another base model: {how}", "Choose the base that it was trained on.")
 
 
 def _found(project: Project, name: str, recipe_folder: Path, whole: bool) -> Origin:
@@ -242,14 +250,6 @@ def _place(key: str) -> tuple[str, str]:
     """The name of the base's weight that a tensor belongs to, and which part of an adapter it is; '' of none."""
     layer, lora, part = key.removeprefix("base_model.model.").rpartition(".lora_")
     return (f"{layer}.weight", part) if lora else (key, "")
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _for_another_base(how: str) -> FTError:
-    return FTError(f"this was trained on another base model: {how}", "Choose the base that it was trained on.")
 
 
 def _no_adapter(name: str) -> FTError:

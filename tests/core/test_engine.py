@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import threading
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from ft_core.recipe import CompareRecipe, Recipe
 from ft_core.workspace import Workspace
 
 from .adapters import make_adapter, trained_job
+from .trainings import talkative
 
 GREEDY = CompareRecipe(max_tokens=24, temperature=0.0)
 SAMPLED = CompareRecipe(max_tokens=24, temperature=1.0, top_p=0.95, seed=3)
@@ -37,15 +37,7 @@ LONG = (
 
 @pytest.fixture(scope="module")
 def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model with weights so large that it does not repeat one token for ever."""
-    folder = shutil.copytree(tiny_model, tmp_path_factory.mktemp("bases") / "talkative")
-    model = AutoModelForCausalLM.from_pretrained(tiny_model)
-    with torch.no_grad():
-        for layer in model.model.layers.parameters():
-            if layer.dim() == 2:
-                layer *= 20
-    model.save_pretrained(folder)
-    return folder
+    return talkative(tiny_model, tmp_path_factory.mktemp("bases") / "talkative")
 
 
 @pytest.fixture(scope="module")

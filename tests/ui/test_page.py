@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ft_core import jobs
+from ft_core.conversation import Conversation, Message
 from ft_core.data.store import Store
 from ft_core.events import EventWriter, Finished, Metric
 from ft_core.recipe import Recipe, TrainRecipe
@@ -40,7 +41,7 @@ def test_an_answer_that_comes_late_does_not_stay(workspace: Workspace) -> None:
         return len(update[side.chart]["runs"])
 
     def has_news(stamp: str) -> bool:
-        return page.seen in page.look(project.name, stamp, at, NOBODY)
+        return page.news in page.look(project.name, stamp, at, NOBODY)
 
     poll("")  # the rows are looked at for the first time
     late = poll("")
@@ -55,3 +56,25 @@ def test_an_answer_that_comes_late_does_not_stay(workspace: Workspace) -> None:
     opened = page.show(project)
     at[0] = opened[side.at][0]
     assert poll(opened[page.stamp]) == {}  # nothing is drawn twice
+
+
+def test_what_a_run_took_is_what_the_next_one_is_said_to_take(with_builtin: Workspace) -> None:
+    project = with_builtin.project("harbour", create=True)
+    with Store(project.data) as store:
+        store.add(Conversation((Message("user", f"Lot {i}?"), Message("assistant", f"Hall {i}."))) for i in range(20))
+    page = Page(House(with_builtin.home, on_space=False))
+    page.build()
+    tab = page.parts["train"]
+
+    def said() -> list[str]:
+        told = tab.tick(project, [""])
+        return [told[tab.go].value, *(words for words, _ in told[tab.preset].choices)]
+
+    fast = said()
+    job = jobs.create(project, "train", Recipe())
+    writer = EventWriter(job.events)
+    writer.write(Finished({"tokens_per_s": 0.5, "adapter": "x"}))
+    writer.close()
+    slow = said()
+    assert all(words.endswith(" min") and " h " not in words for words in fast), fast
+    assert all(" h" in words for words in slow), slow
