@@ -160,3 +160,13 @@ def test_everything_that_is_imported_is_pinned() -> None:
     lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     pinned = {re.split(r"[\[=]", line)[0] for line in lines if "==" in line}
     assert {names.get(n, n) for n in outside - {"ft_core", "ui", "app"}} <= pinned
+
+
+def test_styles_for_some_windows_do_not_name_the_container_of_gradio() -> None:
+    """It puts itself before every rule in @media, and such a rule would then hold nowhere (Gradio 6.31)."""
+    found = {}
+    for path in sorted((ROOT / "ui" / "static").glob("*.css")):
+        for block in re.findall(r"@media[^{]*\{((?:[^{}]*\{[^{}]*\})*)\s*\}", path.read_text(encoding="utf-8")):
+            found.setdefault(path.name, []).append(block)
+    assert sum(map(len, found.values())) > 5
+    assert [name for name, blocks in found.items() if any("gradio-container" in block for block in blocks)] == []

@@ -68,7 +68,7 @@ def theme() -> gr.themes.Base:
         checkbox_label_text_color_selected="*body_text_color",
         checkbox_label_text_color_selected_dark="*body_text_color",
         slider_color="*primary_600", slider_color_dark="*primary_400",
-        button_large_padding="8px 16px", button_small_padding="4px 12px", button_large_radius="6px",
+        button_large_padding="8px 16px", button_small_padding="5px 12px", button_large_radius="6px",
         button_small_radius="6px", button_large_text_size="*text_md", button_small_text_size="*text_md",
         button_large_text_weight="500", button_small_text_weight="400", button_border_width="1px",
         button_border_width_dark="1px", button_transition="none",
