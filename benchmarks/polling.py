@@ -1,30 +1,36 @@
 """What a poll costs while a training runs: `python -m benchmarks.polling`.
 
-A run has written its events of 10,000 steps and writes on; three pages look at it, each once after every new step, as
-their clocks do it. A poll is all that the app does for one page: reading on, folding, drawing every tab's part, and
-fetching the curve. The first poll, which reads the whole file, is told apart. Nothing is asserted.
+A run has written its events of 10,000 steps and writes on, a step a second; three pages of a headless browser look at
+it in the real app, which is a process of its own. A poll is three questions: whether there is news, what a step has
+changed, and the curve. Of each it is told how long the browser waited for the answer. The pages, the app and the
+browser share the machine, as on a laptop. Nothing is asserted.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
+import re
 import statistics
 import tempfile
-import time
+import urllib.request
 from pathlib import Path
-from types import SimpleNamespace
 
 import psutil
+from playwright.sync_api import Page, Request
 
 from ft_core import jobs, recipe
 from ft_core.data import example
 from ft_core.events import EventWriter, Metric, Note, Progress, Sample, Started
+from ft_core.train.builtin import ensure_builtin
 from ft_core.workspace import Job, Project, Workspace
 
+from . import grid_page
+
 BAR_MS = 100
+POLL = ("news", "step", "curve")
+"""What a page asks: whether anything changed, what a step did, and the points of the curve."""
 
 
 def main() -> None:
@@ -32,28 +38,26 @@ def main() -> None:
     parser.add_argument("--home", help="FT_HOME, for the built-in model")
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--pages", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=40, help="new steps, each looked at by every page")
+    parser.add_argument("--seconds", type=int, default=60, help="how long they look (default: %(default)s)")
     arguments = parser.parse_args()
-    builtin = Workspace.at(arguments.home).builtin_model
-    if not builtin.exists():
-        from ft_core.train.builtin import ensure_builtin  # it loads torch, which the page never does
-
-        ensure_builtin(Workspace.at(arguments.home), lambda share, what: None)
+    builtin = ensure_builtin(Workspace.at(arguments.home), lambda share, what: None)
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.at(Path(folder) / "home")
         workspace.builtin_model.symlink_to(builtin, target_is_directory=True)
         project = example.example_project(workspace)
-        found = measure(project, arguments.steps, arguments.pages, arguments.rounds)
-    print(f"{arguments.steps:,} steps, {arguments.pages} pages on one run, {arguments.rounds} rounds")
+        found = measure(project, arguments.steps, arguments.pages, arguments.seconds)
+    print(f"{arguments.steps:,} steps, {arguments.pages} pages on one run, {arguments.seconds} seconds")
     for title, name, unit in (
-        ("the first poll, which reads it all", "first_ms", "ms"),
-        ("a poll, median", "poll_ms", "ms"),
-        ("of it, computing", "poll_cpu_ms", "ms"),
-        ("a poll, the slowest", "poll_worst_ms", "ms"),
-        ("memory before", "before_mb", "MB"),
-        ("memory once all is read", "read_mb", "MB"),
-        ("memory at the end", "end_mb", "MB"),
-        ("what one page is sent", "sent_kb", "kB"),
+        ("opening a page, which reads it all", "open_ms", "ms"),
+        ("is there news, median", "news_ms", "ms"),
+        ("what a step changes, median", "step_ms", "ms"),
+        ("the curve, median", "curve_ms", "ms"),
+        ("a poll, all three", "poll_ms", "ms"),
+        ("the slowest answer", "worst_ms", "ms"),
+        ("memory of the app, all pages open", "before_mb", "MB"),
+        ("memory of the app at the end", "end_mb", "MB"),
+        ("heap of a page, open", "heap_before_mb", "MB"),
+        ("heap of a page at the end", "heap_end_mb", "MB"),
     ):
         bar = f"   bar {BAR_MS} ms{'' if found[name] < BAR_MS else ', missed'}" if name == "poll_ms" else ""
         print(f"{title:40}{found[name]:>10.1f} {unit}{bar}")
@@ -61,45 +65,63 @@ def main() -> None:
     print(json.dumps({"steps": arguments.steps, "pages": arguments.pages, "cores": os.cpu_count(), **shown}))
 
 
-def measure(project: Project, steps: int, pages: int, rounds: int) -> dict[str, float]:
-    from ui.page import Page
-    from ui.session import House
-
-    page = Page(House(project.workspace.home, on_space=False))
-    page.build()
-    job, writer = write_run(project, steps)
-    memory = psutil.Process().memory_info
-    given = {page.project: project.name, page.stamp: "", page.turns: [0]}
-    places = {part.at: part.at.value for part in page.parts.values() if part.at}
-    page.show(project)  # what does not depend on the run is looked at once
-    found = {"before_mb": memory().rss / 1e6}
-    page.runs.__init__()
-    stamps, seconds, computing, sent = [""] * pages, [], [], 0
-    for step in range(steps + 1, steps + 2 + rounds):
-        for event in events_of(step, steps + rounds):
-            writer.write(event)
-        for one in range(pages):
-            began, worked = time.perf_counter(), time.thread_time()
-            update = page.tick({**given, **places, page.stamp: stamps[one]}, SimpleNamespace())
-            curves = page.parts["train"].side.chart_points([project.name, [job.id], "loss"], SimpleNamespace())
-            seconds.append(time.perf_counter() - began)
-            computing.append(1000 * (time.thread_time() - worked))
-            stamps[one] = update[page.stamp]
-            sent = sum(len(str(value)) for value in update.values()) + len(json.dumps(curves))
-        if step == steps + 1:
-            gc.collect()
-            found["read_mb"] = memory().rss / 1e6
-    first, *others = (1000 * s for s in seconds)
-    gc.collect()
+def measure(project: Project, steps: int, pages: int, seconds: int) -> dict[str, float]:
+    _, writer = write_run(project, steps)
+    with grid_page.app(project.workspace.home) as (url, app), grid_page.browser() as browser:
+        asked = _questions(url)
+        waited: dict[str, list[float]] = {question: [] for question in (*POLL, "all")}
+        opened, opening = [], []
+        for _ in range(pages):
+            page = grid_page.opened(browser, url, project.name)
+            opening.append(page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd"))
+            opened.append(page)
+        for page in opened:
+            page.wait_for_timeout(3000)
+            page.on("requestfinished", lambda request: _count(request, asked, waited))
+        found = {"before_mb": app.memory_info().rss / 1e6, "heap_before_mb": grid_page.heap_mb(opened[0])}
+        for step in range(steps + 1, steps + 1 + seconds):
+            for event in events_of(step, steps + seconds):
+                writer.write(event)
+            opened[0].wait_for_timeout(1000)
+        shown = _shown_step(opened[0])
+        found |= {"end_mb": app.memory_info().rss / 1e6, "heap_end_mb": grid_page.heap_mb(opened[0])}
     writer.close()
-    return found | {
-        "first_ms": first,
-        "poll_ms": statistics.median(others),
-        "poll_cpu_ms": statistics.median(computing[1:]),
-        "poll_worst_ms": max(others),
-        "end_mb": memory().rss / 1e6,
-        "sent_kb": sent / 1000,
-    }
+    if shown < steps + seconds - 2 or not all(waited[question] for question in POLL):
+        raise SystemExit(f"error: the page shows step {shown} of {steps + seconds}")
+    medians = {f"{question}_ms": statistics.median(waited[question]) for question in POLL}
+    worst = max(max(took) for took in waited.values() if took)
+    answers = {f"answers_{question}": len(took) for question, took in waited.items()}
+    poll = {"poll_ms": sum(medians.values()), "worst_ms": worst, "open_ms": statistics.median(opening)}
+    return found | medians | poll | answers
+
+
+def _questions(url: str) -> dict[int, str]:
+    """Of the app's functions by number, which answers what."""
+    with urllib.request.urlopen(f"{url}config") as answer:
+        config = json.load(answer)
+    hidden = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+    found = {}
+    for function in config["dependencies"]:
+        for target, event in function["targets"]:
+            if event == "change" and hidden.get(target) in ("news", "stepped"):
+                found[function["id"]] = {"news": "all", "stepped": "step"}[hidden[target]]
+            elif event == "tick" and "news" in map(hidden.get, function["outputs"]):
+                found[function["id"]] = "news"
+    return found
+
+
+def _count(request: Request, asked: dict[int, str], waited: dict[str, list[float]]) -> None:
+    if request.method != "POST":
+        return
+    sent = request.post_data_json or {}
+    question = "curve" if sent.get("fn_name") == "chart_points" else asked.get(sent.get("fn_index"))
+    if question:
+        waited[question].append(request.timing["responseEnd"])
+
+
+def _shown_step(page: Page) -> int:
+    found = re.search(r"step ([\d,]+) of", page.inner_text("#header"))
+    return int(found[1].replace(",", "")) if found else 0
 
 
 def write_run(project: Project, steps: int) -> tuple[Job, EventWriter]:

@@ -41,7 +41,9 @@ class Page:
         with gr.Blocks(title="FT Flow", analytics_enabled=False, fill_width=True) as demo:
             self.project = gr.Textbox(visible="hidden", elem_id="project")
             self.stamp = gr.Textbox(visible="hidden", elem_id="stamp")
+            self.steps = gr.Textbox(visible="hidden", elem_id="steps")
             self.news = gr.Textbox(visible="hidden", elem_id="news")
+            self.stepped = gr.Textbox(visible="hidden", elem_id="stepped")
             login_button(self.house)
             self.header = panel(elem_id="header")
             self.notice = panel(elem_id="page-notice")
@@ -68,7 +70,7 @@ class Page:
         return parts
 
     def _listen(self, demo: gr.Blocks) -> None:
-        everything = [self.header, self.project, self.stamp, self.tabs, self.notice]
+        everything = [self.header, self.project, self.stamp, self.steps, self.tabs, self.notice]
         for part in self.parts.values():
             everything += part.shown
         tell = told(self.notice)
@@ -79,14 +81,18 @@ class Page:
         self.header.do(tell(self.do), [self.project, self.turns], everything, cancels=streams, **quiet)
         applied = self.parts["train"].file.applied
         applied.change(tell(self.follow), [self.project], everything, **quiet)
-        # Gradio builds each output anew for every answer, also where that says nothing of it. So the clock has `news`
-        # alone, and what is drawn then is without the knobs, which nobody but a person turns.
-        at = self.parts["train"].at
-        gr.Timer(_TICK_S).tick(tell(self.look), [self.project, self.stamp, at], [self.news, self.notice], **quiet)
+        # Gradio builds each output anew for every answer, also where that says nothing of it. So the clock only says
+        # what there is to draw: a run's panels after a step of it, else all but the knobs, which nobody but a person
+        # turns.
+        side = self.parts["train"].side
+        shown, told_of = [self.project, self.stamp, self.steps, side.at], [self.news, self.stepped, self.notice]
+        gr.Timer(_TICK_S).tick(tell(self.look), shown, told_of, **quiet)
         places = {part.at for part in self.parts.values() if part.at}
         knobs = {*self.parts["train"].knobs.values(), *self.parts["compare"].knobs.values()}
         drawn = [one for one in everything if one not in knobs]
         self.news.change(tell(self.tick), {self.project, self.stamp, self.turns, *places}, drawn, **quiet)
+        run = [self.header, self.steps, self.notice, *side.panels]
+        self.stepped.change(tell(self.step), [self.project, self.turns, side.at], run, **quiet)
 
     # --- events
 
@@ -132,17 +138,21 @@ class Page:
             self.header: self._header(project, facts, first),
             self.project: project.name,
             self.stamp: self._stamp(project, ""),
+            self.steps: self.runs.steps(project),
             self.tabs: gr.Tabs(selected="data" if first else views.opens_on(facts)),
         }
         for part in self.parts.values():
             update |= part_of(part.notice, part.show, project)
         return update
 
-    def look(self, name: str, stamp: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
-        """Once a second from every open page: whether it shows all as it is, `stamp` being of what it shows."""
-        if not name or self._stamp(self.house.project(request, name), at[0]) == stamp:
+    def look(self, name: str, stamp: str, steps: str, at: list[str], request: gr.Request) -> dict[Any, Any]:
+        """Once a second from every open page, which shows what `stamp` and `steps` are of: whether that is all."""
+        if not name:
             return {}
-        return {self.news: str(time.time_ns())}
+        project = self.house.project(request, name)
+        if self._stamp(project, at[0]) != stamp:
+            return {self.news: str(time.time_ns())}
+        return {self.stepped: str(time.time_ns())} if self.runs.steps(project) != steps else {}
 
     def tick(self, given: dict, request: gr.Request) -> dict[Any, Any]:
         """What changed since the page's stamp; nothing when nothing did.
@@ -157,11 +167,17 @@ class Page:
         if now == given[self.stamp]:
             return {}
         turn = given[self.turns][0]
-        facts = self.facts(project)
-        update = {self.header: self._header(project, facts, self.is_first(project, facts)), self.stamp: now}
+        update = self._how_far(project) | {self.stamp: now}
         for part in self.parts.values():
             update |= part_of(part.notice, part.tick, project, given.get(part.at, ""))
         return update if turn == given[self.turns][0] else {}
+
+    def step(self, name: str, turns: list[int], at: list[str], request: gr.Request) -> dict[Any, Any]:
+        """What a step of a training changes."""
+        turn = turns[0]
+        project = self.house.project(request, name)
+        update = self._how_far(project) | self.parts["train"].side.step(project, at)
+        return update if turn == turns[0] else {}
 
     # --- what it reads
 
@@ -171,6 +187,12 @@ class Page:
         compared = bool(usable) and was_compared(usable[0])
         preparing = self.parts["train"].preparation(project)
         return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{compared}|{preparing}|{looked_at}"
+
+    def _how_far(self, project: Project) -> dict[Any, Any]:
+        """What every tick draws."""
+        steps = self.runs.steps(project)
+        facts = self.facts(project)
+        return {self.header: self._header(project, facts, self.is_first(project, facts)), self.steps: steps}
 
     def _header(self, project: Project, facts: views.Facts, first: bool) -> str:
         projects = project.workspace.projects()

@@ -39,8 +39,9 @@ class RunSide:
         self.samples = panel(elem_id="samples")
         self.runs = panel(elem_id="runs")
         self.about = panel(elem_id="about-run")
-        self.shown = [self.at, self.state, self.stop, self.resume, self.figures, self.chart, self.samples, self.runs,
-                      self.about]  # fmt: skip
+        self.panels = [self.state, self.figures, self.chart, self.samples, self.runs, self.about]
+        """What a step of a training changes."""
+        self.shown = [self.at, self.stop, self.resume, *self.panels]
 
     def listen(self, tell: Callable, outputs: list[Any], repeat: Callable[[Project, Job], dict[Any, Any]]) -> None:
         """`repeat` takes a run's recipe as the project's."""
@@ -62,21 +63,30 @@ class RunSide:
     # --- what it shows
 
     def tick(self, project: Project, at: list[str]) -> dict[Any, Any]:
-        before = at[0]
-        update = self.show(project, at)
-        return update if at[0] == before else {}
+        return _unless_chosen(self.show, project, at)
+
+    def step(self, project: Project, at: list[str]) -> dict[Any, Any]:
+        """The panels alone."""
+        return _unless_chosen(self._drawn, project, at)
 
     def show(self, project: Project, at: list[str]) -> dict[Any, Any]:
+        found = self.frame.runs.of_kind(project, "train")
+        job, view = Looking.of(at[0]).at(found) or (None, JobView())
+        over = view.state.over
+        return {
+            **self._drawn(project, at),
+            self.stop: gr.Button("Stop", visible=bool(job) and not over, interactive=True),
+            self.resume: gr.Button(visible=bool(job) and over and view.state is not State.FINISHED),
+        }
+
+    def _drawn(self, project: Project, at: list[str]) -> dict[Any, Any]:
         found = self.frame.runs.of_kind(project, "train")
         looking = Looking.of(at[0]).among(found)
         job, view = looking.at(found) or (None, JobView())
         listed = run_list.lines(found, looking)
-        over = view.state.over
         return {
             self.state: run_panel(view, _report_of(job)) if job else draw("run_empty"),
             self.figures: figures_panel(view),
-            self.stop: gr.Button("Stop", visible=bool(job) and not over, interactive=True),
-            self.resume: gr.Button(visible=bool(job) and over and view.state is not State.FINISHED),
             self.chart: chart.told(project.name, run_list.shown(found, listed)),
             self.samples: samples_panel(view),
             self.runs: run_list.list_panel(listed),
@@ -136,6 +146,13 @@ class RunSide:
         if found is None:
             raise FTError("Nothing was trained here yet.")
         return found[0]
+
+
+def _unless_chosen(show: Callable[..., dict[Any, Any]], project: Project, at: list[str]) -> dict[Any, Any]:
+    """What `show` draws; nothing when somebody chose another run meanwhile."""
+    before = at[0]
+    update = show(project, at)
+    return update if at[0] == before else {}
 
 
 def _report_of(job: Job) -> str:

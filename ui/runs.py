@@ -49,9 +49,23 @@ class Runs:
         return next(((job, view) for job in project.jobs() if (view := self.view(job)).kind == kind), None)
 
     def stamp(self, project: Project) -> str:
-        """Changes whenever something a page shows of the project's jobs has: the pages' cheap question."""
-        found = [(job, self.view(job)) for job in project.jobs()[:50]]
-        return ";".join(f"{job.id}:{view.state}:{view.updated_at:.3f}:{about.read(job)}" for job, view in found)
+        """Changes whenever something a page shows of the project's jobs has, but for the steps of a training."""
+        return ";".join(
+            f"{job.id}:{view.state}:{'' if is_training(view) else view.updated_at}:{about.read(job)}"
+            for job, view in self._newest(project)
+        )
+
+    def steps(self, project: Project) -> str:
+        """Changes with every step of a training, and all else that one says while it is under way."""
+        return ";".join(f"{job.id}:{view.updated_at}" for job, view in self._newest(project) if is_training(view))
+
+    def _newest(self, project: Project) -> list[tuple[Job, JobView]]:
+        return [(job, self.view(job)) for job in project.jobs()[:50]]
+
+
+def is_training(view: JobView) -> bool:
+    """Whether it is under way: it says something every second or so, for hours."""
+    return view.kind == "train" and not view.state.over
 
 
 def usable(view: JobView) -> bool:
