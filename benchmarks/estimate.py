@@ -28,7 +28,7 @@ from ft_core.conversation import Conversation, Message
 from ft_core.data.store import Store
 from ft_core.errors import FTError
 from ft_core.events import Progress, read
-from ft_core.recipe import ModelRecipe, Recipe, TrainRecipe
+from ft_core.recipe import ComputeRecipe, ModelRecipe, Recipe, TrainRecipe
 from ft_core.train import measure, preflight, start
 from ft_core.workspace import Workspace
 
@@ -55,6 +55,8 @@ METHODS = {
     "full": {"method": "full"},
     "preferences": {"learns": "preferences"},
 }
+SHARED = {"lora, shared": {}, "full, shared": {"method": "full"}}
+"""By two processes, each with a part of the weights (FSDP2); measured when --methods names them."""
 ROWS = 16
 
 
@@ -62,7 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--home", help="FT_HOME, for the built-in model's tokenizer")
     parser.add_argument("--shapes", nargs="+", default=list(SHAPES), choices=list(SHAPES))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *SHARED])
     parser.add_argument("--lengths", nargs="+", default=list(LENGTHS), choices=list(LENGTHS))
     parser.add_argument("--steps", type=int, help="default: 4, with --time 60")
     parser.add_argument("--time", action="store_true", help="the time of one training instead of the memory of many")
@@ -73,7 +75,7 @@ def main() -> None:
     if arguments.time:
         return _time(builtin, arguments.steps or 60)
     found = []
-    print(f"{'shape':22}{'method':12}{'rows':7}{'estimate':>10}{'measured':>10}{'ratio':>7}{'seconds':>9}")
+    print(f"{'shape':22}{'method':14}{'rows':7}{'estimate':>10}{'measured':>10}{'ratio':>7}{'seconds':>9}")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.at(folder)
         for shape in arguments.shapes:
@@ -82,7 +84,7 @@ def main() -> None:
                 for length in arguments.lengths:
                     one = _measure(workspace, base, method, length, arguments.steps or 4)
                     found.append({"shape": shape, "method": method, "rows": length, **one})
-                    print(f"{shape:22}{method:12}{length:7}{one['estimate_bytes'] / 1e6:>7,.0f} MB"
+                    print(f"{shape:22}{method:14}{length:7}{one['estimate_bytes'] / 1e6:>7,.0f} MB"
                           f"{one['peak_bytes'] / 1e6:>7,.0f} MB{one['ratio']:>7.2f}"
                           f"{one['seconds']:>9.1f}", flush=True)  # fmt: skip
             shutil.rmtree(base)
@@ -121,10 +123,10 @@ def _model(shape: str, builtin: Path, folder: Path) -> Path:
 def _measure(workspace: Workspace, base: Path, method: str, length: str, steps: int) -> dict[str, float]:
     project = workspace.project(f"{base.name}-{method}-{length}", create=True)
     (project.path / "base").symlink_to(base)
-    train = TrainRecipe(
-        steps=steps, micro_batch=2, batch_size=2, save_every=2, probes=("Where is it?",), **METHODS[method]
-    )
-    recipe = Recipe(model=ModelRecipe(base="base"), train=train)
+    compute = ComputeRecipe(processes=2, strategy="fsdp") if method in SHARED else ComputeRecipe()
+    train = TrainRecipe(steps=steps, micro_batch=2, batch_size=2 * compute.processes, save_every=2,
+                        probes=("Where is it?",), **(METHODS | SHARED)[method])  # fmt: skip
+    recipe = Recipe(model=ModelRecipe(base="base"), train=train, compute=compute)
     with Store(project.data) as store:
         store.add([_row(i, LENGTHS[length]) for i in range(ROWS)])
     said = preflight.preflight(project, recipe, look=0).estimate

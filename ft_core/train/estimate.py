@@ -14,7 +14,7 @@ from .. import events, recipe
 from ..machine import Machine, multiplies_bf16, this_machine
 from ..recipe import TrainRecipe
 from ..workspace import Job, Project, write_whole
-from . import machines, methods
+from . import machines, methods, processes
 from .limits import COMPILED, COMPILED_FROM_S, COMPILING_S
 from .memory import memory
 from .plan import Plan, of_one
@@ -52,9 +52,16 @@ class Estimate:
 
 
 def estimate(
-    shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work, tokens_per_s: float | None = None
+    shape: Shape,
+    recipe_: TrainRecipe,
+    machine: Machine,
+    work: Work,
+    tokens_per_s: float | None = None,
+    shares: int = 1,
 ) -> Estimate:
-    """`tokens_per_s` is what a run of the same model and method showed; without it the machine's constant is taken."""
+    """`tokens_per_s` is what a run of the same model and method showed; without it the machine's constant is taken.
+    `shares`: as in memory.
+    """
     plan = Plan.of(work.rows, recipe_)
     steps = plan.steps
     trained = work.tokens * steps / plan.steps_an_epoch
@@ -75,7 +82,7 @@ def estimate(
     looks = len(plan.looks())
     measured = work.heldout_tokens * (looks - 2) / (3 * speed) + work.heldout_tokens * 2 / speed
     answers = ANSWERS_S * looks * (shape.parameters / 1.35e8) * _speed(Machine(2, 0, "", 0)) / _speed(machine)
-    parts = memory(shape, recipe_, machine, work)
+    parts = memory(shape, recipe_, machine, work, shares)
     # Weights and two moments, in fp32, of what is trained.
     checkpoint = 12 * shape.trained(recipe_)
     seconds = START_S + (COMPILING_S if compiled else 0.0) + training + measured + answers
@@ -93,7 +100,8 @@ def promised(job: Job, base: Path, wanted: recipe.Recipe, work: Work) -> dict[st
     if (shape := Shape.of(base)) is None:
         return {}
     train = of_one(wanted.train, wanted.compute.processes)
-    said = estimate(shape, train, this_machine(), work, measured_speed(job.project, wanted, job.path))
+    speed = measured_speed(job.project, wanted, job.path)
+    said = estimate(shape, train, this_machine(), work, speed, processes.shares(wanted.compute, train.method))
     found = {
         "estimated_memory_bytes": said.memory_bytes,
         "estimated_seconds": said.training_seconds,

@@ -183,7 +183,7 @@ def about_passes(plan: Plan, rows: int, train: TrainRecipe) -> Iterator[Finding]
 
 
 def about_memory(
-    wanted: Recipe, needed: Estimate, machine: Machine, of: Callable[[TrainRecipe], Estimate]
+    wanted: Recipe, needed: Estimate, machine: Machine, of: Callable[[Recipe], Estimate]
 ) -> Iterator[Finding]:
     """Of one process: `needed` and `of` are what it wants, and `machine` has the memory that it may take."""
     there = machine.gpu_memory_bytes or machine.memory_bytes
@@ -194,7 +194,7 @@ def about_memory(
     by, of_each = (f" by each of {many} processes", " for each") if many > 1 else ("", "")
     wants, has = needed.memory_bytes / 2**30, there / 2**30
     text = f"about {wants:.1f} GB of memory are wanted{by}, and there are {has:.1f} GB{of_each}"
-    knobs = tuple(_smaller(wanted.train, machine, lambda other: hardware.fits(of(other), there) == "fits"))
+    knobs = tuple(_smaller(wanted, machine, lambda other: hardware.fits(of(other), there) == "fits"))
     if knobs:
         hint = f"It fits with {' or '.join(f'{knob.field} {_figure(knob.value)}' for knob in knobs)}."
     else:
@@ -208,20 +208,29 @@ def _figure(value: int | float | str) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _smaller(train: TrainRecipe, machine: Machine, fits: Callable[[TrainRecipe], bool]) -> Iterator[Knob]:
-    """Each setting that alone makes it fit: the largest micro-batch, the largest limit, a method that wants less."""
+def _smaller(wanted: Recipe, machine: Machine, fits: Callable[[Recipe], bool]) -> Iterator[Knob]:
+    """Each setting that alone makes it fit: weights shared out among the GPUs that train, the largest micro-batch, the
+    largest limit, a method that wants less.
+    """
+
+    def fits_with(**settings: int | str) -> bool:
+        return fits(replace(wanted, train=replace(wanted.train, **settings)))
+
+    train = wanted.train
+    shared = replace(wanted, compute=replace(wanted.compute, strategy="fsdp"))
+    if machine.gpu and shared != wanted and not processes.why_not(shared, machine) and fits(shared):
+        yield Knob("strategy", "fsdp")
     rows = min(train.micro_batch, train.batch_size)
     for fewer in range(rows - 1, 0, -1):
-        if fits(replace(train, micro_batch=fewer)):
+        if fits_with(micro_batch=fewer):
             yield Knob("micro_batch", fewer)
             break
     for length in range(train.max_length // 64 * 64, 31, -64):
-        if length < train.max_length and fits(replace(train, max_length=length)):
+        if length < train.max_length and fits_with(max_length=length):
             yield Knob("max_length", length)
             break
     for method in ("lora", "qlora"):
-        other = replace(train, method=method)
-        if method != train.method and not methods.why_not(method, machine) and fits(other):
+        if method != train.method and not methods.why_not(method, machine) and fits_with(method=method):
             yield Knob("method", method)
             break
 

@@ -22,6 +22,8 @@ free between others is not always free in one piece at the next step. Measured o
 where rows are SHORT, whose pieces are the smallest and are more."""
 ROWS_MEASURED_AT_ONCE = 8
 """Held-out rows in memory at once."""
+LAYERS_TOGETHER = 2
+"""Layers that a process of several has whole, when each keeps a part of the weights: one computes, the next comes."""
 
 
 def stored_precision(recipe_: TrainRecipe, machine: Machine) -> str:
@@ -33,19 +35,22 @@ def stored_precision(recipe_: TrainRecipe, machine: Machine) -> str:
     return "bf16" if multiplies_bf16() else "fp32"
 
 
-def memory(shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work) -> dict[str, int]:
-    """Bytes by part at the peak: of the GPU where there is one, else of the process."""
+def memory(shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work, shares: int = 1) -> dict[str, int]:
+    """Bytes by part at the peak: of the GPU where there is one, else of the process.
+
+    `shares` are the processes of which each keeps a part of the weights, of their gradients and moments (shards.py).
+    """
     width = 4 if stored_precision(recipe_, machine) == "fp32" else 2
     trained = shape.trained(recipe_)
     rows = min(recipe_.micro_batch, recipe_.batch_size, work.rows) * (2 if recipe_.learns == "preferences" else 1)
     cuda = machine.gpu not in ("", "Apple GPU")
     return {
         "libraries": CUDA_BYTES if cuda else LIBRARIES_BYTES,
-        "weights": _weights(shape, recipe_, width),
+        "weights": _weights(shape, recipe_, width) // shares + (_together(shape, recipe_, width) if shares > 1 else 0),
         # Weight, gradient and two moments in fp32; a model's own weights are counted above, and are rounded anew.
-        "trained weights and optimizer": trained * (12 + (width if width < 4 else 0))
-        if recipe_.method in methods.WEIGHTS
-        else trained * 16,
+        "trained weights and optimizer": trained
+        * (12 + (width if width < 4 else 0) if recipe_.method in methods.WEIGHTS else 16)
+        // shares,
         "activations": _activations(shape, recipe_, machine, rows, work, width),
         "logits": _logits(shape, recipe_, machine, rows * work.learnt, work, width),
     }
@@ -63,6 +68,14 @@ def _weights(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
             # 4 bits and the doubly quantised scale of each 64 (0.127 bits a weight); 8 bits and a scale a row.
             return round(linears * (0.516 if method == "qlora" else 1.0)) + width * shape.embeddings
     return width * shape.parameters
+
+
+def _together(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
+    """What is put together of weights that are shared out: embeddings and head, from the start of a step to its end,
+    and some layers; with their gradients where they are trained.
+    """
+    whole = shape.embeddings + LAYERS_TOGETHER * shape.a_layer
+    return whole * (8 if recipe_.method == "full" else width)
 
 
 def _activations(shape: Shape, recipe_: TrainRecipe, machine: Machine, rows: int, work: Work, width: int) -> int:

@@ -107,29 +107,30 @@ def _with_estimate(seen: Preflight, project: Project, wanted: Recipe, shape: Sha
     rented = compute.is_rented(wanted.compute)
     speed = None if rented else measured_speed(project, wanted, project.path)
 
-    def of(train: TrainRecipe, machine: Machine, speed: float | None = None) -> Estimate:
-        return estimate(shape, of_one(train, many), machine, _cut(work, train), speed)
+    def of(wanted: Recipe, machine: Machine, speed: float | None = None) -> Estimate:
+        shares = processes.shares(wanted.compute, wanted.train.method)
+        return estimate(shape, of_one(wanted.train, many), machine, _cut(work, wanted.train), speed, shares)
 
-    needed = of(wanted.train, machine, speed)
-    offers = hardware.offers(lambda machine: of(wanted.train, machine), wanted.train.method)
+    needed = of(wanted, machine, speed)
+    offers = hardware.offers(lambda machine: of(wanted, machine), wanted.train.method)
     found = [
         *seen.findings,
-        *findings.about_memory(wanted, needed, machine, lambda train: of(train, machine)),
+        *findings.about_memory(wanted, needed, machine, lambda wanted: of(wanted, machine)),
         *findings.about_disk(project, wanted, needed, shape),
         *(findings.about_rent(wanted.compute, offers) if rented else findings.about_time(needed, offers)),
     ]
     places = hardware.places(
-        lambda method, machine: _wanted(shape, work, of_one(wanted.train, many), method, machine),
+        lambda method, machine: _wanted(shape, work, wanted, method, machine),
         processes.share(this_machine(), many),
     )
     fit = hardware.fits(needed, machine.gpu_memory_bytes or machine.memory_bytes)
     return replace(seen, findings=_sorted(found), estimate=needed, fit=fit, offers=offers, places=places)
 
 
-def _wanted(shape: Shape, work: Work, train: TrainRecipe, method: str, machine: Machine) -> int:
+def _wanted(shape: Shape, work: Work, wanted: Recipe, method: str, machine: Machine) -> int:
     """Bytes of memory that the training wants by another method."""
-    train = replace(train, method=method)
-    return sum(memory(shape, train, machine, _cut(work, train)).values())
+    train = replace(of_one(wanted.train, wanted.compute.processes), method=method)
+    return sum(memory(shape, train, machine, _cut(work, train), processes.shares(wanted.compute, method)).values())
 
 
 def _base(project: Project, model: ModelRecipe, token: str) -> tuple[Path, list[Finding]]:

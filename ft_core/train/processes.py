@@ -21,7 +21,7 @@ from .. import recipe
 from ..errors import FTError
 from ..events import Event
 from ..machine import Machine, this_machine
-from ..recipe import Recipe
+from ..recipe import ComputeRecipe, Recipe
 from ..workspace import Job
 from . import checkpoints
 
@@ -61,6 +61,11 @@ def why_not(wanted: Recipe, machine: Machine) -> str:
 def share(machine: Machine, processes: int) -> Machine:
     """`machine` with the memory that each of so many processes has of it: each has a GPU of its own, or its part."""
     return machine if machine.gpu else replace(machine, memory_bytes=machine.memory_bytes // processes)
+
+
+def shares(compute: ComputeRecipe, method: str) -> int:
+    """Into how many parts the weights are shared out, of which each process keeps one."""
+    return compute.processes if compute.strategy == "fsdp" and method in SHARDED else 1
 
 
 def advice(wanted: Recipe, machine: Machine) -> list[tuple[str, str]]:

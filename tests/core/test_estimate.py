@@ -10,8 +10,8 @@ from huggingface_hub import SpaceHardware
 from huggingface_hub._jobs_api import JobHardware
 
 from ft_core.machine import Machine
-from ft_core.recipe import TrainRecipe
-from ft_core.train import hardware, machines, models
+from ft_core.recipe import ComputeRecipe, TrainRecipe
+from ft_core.train import hardware, machines, models, processes
 from ft_core.train.estimate import Estimate, estimate
 from ft_core.train.limits import CHECKPOINTED_FROM, COMPILED, COMPILED_FROM_S
 from ft_core.train.memory import memory
@@ -51,6 +51,20 @@ def test_a_pair_is_two_rows_in_memory():
     assert pairs == rows
     few = replace(WORK, heldout_tokens=0)  # the pairs themselves are measured before the training
     assert memory(SMALL, TrainRecipe(learns="preferences", micro_batch=2), CPU, few) == pairs
+
+
+def test_weights_that_are_shared_out_are_counted_once_among_all():
+    """FSDP2: each has its part of them and of what trains them, and whole for a while what computes."""
+    train = TrainRecipe(method="full", precision="bf16")
+    alone, of_eight = memory(LARGE, train, GPU, WORK), memory(LARGE, train, GPU, WORK, 8)
+    whole = 8 * (LARGE.embeddings + 2 * LARGE.a_layer)  # weights and gradients, in fp32
+    assert of_eight["weights"] == alone["weights"] // 8 + whole
+    assert of_eight["trained weights and optimizer"] == alone["trained weights and optimizer"] // 8
+    assert all(of_eight[name] == alone[name] for name in ("activations", "logits", "libraries"))
+
+    eight = ComputeRecipe(processes=8, strategy="fsdp")
+    assert [processes.shares(eight, method) for method in ("lora", "full", "layers", "dora")] == [8, 8, 1, 1]
+    assert processes.shares(replace(eight, strategy="ddp"), "full") == 1
 
 
 @pytest.mark.parametrize("shape", [SMALL, LARGE])

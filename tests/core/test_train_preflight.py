@@ -160,7 +160,8 @@ def test_a_model_that_describes_itself_otherwise_has_no_estimate(tmp_path: Path)
 
 
 def _with(wanted: Recipe, knob: Knob) -> Recipe:
-    return replace(wanted, train=replace(wanted.train, **{knob.field: knob.value}))
+    section = "compute" if knob.field in recipe.docs(ComputeRecipe) else "train"
+    return replace(wanted, **{section: replace(getattr(wanted, section), **{knob.field: knob.value})})
 
 
 def _finding(project: Project, wanted: Recipe, name: str) -> Finding:
@@ -249,6 +250,19 @@ def test_each_process_has_its_part_of_the_memory_and_of_the_rows(project, monkey
     assert preflight(project, alone).fit == "fits" and preflight(project, two).fit == "too big"
     said = _finding(project, two, "memory")
     assert "by each of 2 processes" in said.text and "Fewer processes" in said.hint
+
+
+def test_weights_that_fit_no_gpu_whole_are_to_be_shared_out(project, monkeypatch):
+    each = ComputeRecipe(processes=4, strategy="ddp")
+    wanted = Recipe(train=TrainRecipe(method="full", learning_rate=2e-5), compute=each)
+    shared = replace(wanted, compute=replace(each, strategy="fsdp"))
+    gpus = replace(TWO_CORES, gpu="NVIDIA L4", gpu_memory_bytes=24 * 10**9, gpus=4)
+    on(monkeypatch, gpus)
+    whole, part = (preflight(project, recipe).estimate.memory_bytes for recipe in (wanted, shared))
+    assert part < 0.7 * whole
+    on(monkeypatch, replace(gpus, gpu_memory_bytes=part * 5 // 4))
+    assert preflight(project, wanted).fit == "too big" and preflight(project, shared).fit == "fits"
+    assert "strategy" in _settled(project, wanted, "memory")
 
 
 def test_a_large_checkpoint_wants_the_disk_for_it(project, monkeypatch):
