@@ -40,10 +40,18 @@ def this_machine() -> Machine:
 
 def multiplies_bf16() -> bool:
     """Whether the CPU has instructions for bf16, as Linux tells."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpu_flags())
+
+
+def multiplies_sixteen() -> bool:
+    """Whether the CPU multiplies sixteen fp32 numbers at once (AVX-512), as Linux tells; others do eight or four."""
+    return "avx512f" in _cpu_flags()
+
+
+def _cpu_flags() -> set[str]:
     if platform.system() != "Linux":
-        return False
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return set()
+    return set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
 
 
 def _cores() -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import events, recipe
-from ..machine import Machine, multiplies_bf16, this_machine
+from ..machine import Machine, multiplies_bf16, multiplies_sixteen, this_machine
 from ..recipe import TrainRecipe
 from ..workspace import Job, Project, write_whole
 from . import machines, methods, processes
@@ -20,7 +20,7 @@ from .memory import memory
 from .plan import Plan, of_one
 from .sizes import Shape, Work
 
-PARAMETER_TOKENS_A_SECOND = {"cpu bf16": 3.0e10, "cpu": 1.3e10, "Apple GPU": 3e11, "cuda": 4e12}
+PARAMETER_TOKENS_A_SECOND = {"cpu bf16": 3.0e10, "cpu avx512": 1.3e10, "cpu": 8.5e9, "Apple GPU": 3e11, "cuda": 4e12}
 """Parameters of the base times input tokens that LoRA trains in a second; of a CPU, for each core."""
 PARAMETER_TOKENS_A_TFLOPS = 1.6e13 / 312
 """The same a second for each TFLOPS that a GPU has at its peak: Llama 2 7B by LoRA on an A100, 2,392 tokens/s
@@ -153,4 +153,5 @@ def _speed(machine: Machine) -> float:
     if machine.gpu:
         peak = machines.tflops(machine.gpu)
         return peak * PARAMETER_TOKENS_A_TFLOPS if peak else PARAMETER_TOKENS_A_SECOND["cuda"]
-    return machine.cores * PARAMETER_TOKENS_A_SECOND["cpu bf16" if multiplies_bf16() else "cpu"]
+    kind = "cpu bf16" if multiplies_bf16() else "cpu avx512" if multiplies_sixteen() else "cpu"
+    return machine.cores * PARAMETER_TOKENS_A_SECOND[kind]
