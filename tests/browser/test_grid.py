@@ -53,7 +53,11 @@ def opened(
 
 def again(page: Page) -> None:
     page.reload()
-    page.wait_for_selector(".ft-header")
+    to_the_rows(page)
+
+
+def to_the_rows(page: Page) -> None:
+    page.wait_for_selector(".ft-header")  # until then the page has not chosen its tab
     page.click("#tab-data-button")
     page.wait_for_selector(".g-row")
 
@@ -344,7 +348,11 @@ def test_what_is_typed_when_the_page_or_the_app_goes_is_kept(start_app, tab) -> 
     app.end()
     page.keyboard.press("Enter")
     expect(page.locator(".g-u-what")).to_contain_text("not saved yet")
+    page.goto("about:blank")  # a page that stays is loaded anew by Gradio, some time after the app is back
     app.start()
+    page.goto(f"{app.url.partition('?')[0]}?project=goes")
+    to_the_rows(page)
+    expect(page.locator(".g-u-mine")).to_have_text("A whole sentence.")
     page.click("[data-keep=mine]")
     expect(page.locator(".g-unsaved")).to_be_hidden()
     with Store(data) as store:
