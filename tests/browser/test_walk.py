@@ -7,6 +7,9 @@ tab, and the app is ended and started again: each of them must show the whole cu
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -172,6 +175,18 @@ def test_a_conversation_goes_on_and_can_be_cleared(walk: Walk, tab: Callable[...
     page.click("#clear")
     expect(page.locator("[data-side=after]")).to_have_count(0)
     one.is_well()
+
+
+def test_it_says_what_it_was_taught_and_before_it_does_not(walk: Walk) -> None:
+    """As README asks without the page."""
+    words = ["--project", "Roastery help desk", "chat", "Do you ship to Norway?"]
+    home = {**os.environ, "FT_HOME": str(walk.app.home)}
+    said = subprocess.run(
+        [sys.executable, "-m", "ft_core", *words], env=home, capture_output=True, text=True, timeout=600
+    )
+    assert said.returncode == 0, said.stderr
+    before, after = said.stdout.split("after:")
+    assert "four days" in after and "four days" not in before
 
 
 def test_stop_ends_an_answer(walk: Walk, tab: Callable[..., Tab]) -> None:
