@@ -55,7 +55,7 @@ METHODS = {
     "full": {"method": "full"},
     "preferences": {"learns": "preferences"},
 }
-SHARED = {"lora, shared": {}, "full, shared": {"method": "full"}}
+SHARED = {"lora shared": {}, "full shared": {"method": "full"}}
 """By two processes, each with a part of the weights (FSDP2); measured when --methods names them."""
 ROWS = 16
 

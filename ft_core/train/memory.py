@@ -46,7 +46,10 @@ def memory(shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work, sha
     cuda = machine.gpu not in ("", "Apple GPU")
     return {
         "libraries": CUDA_BYTES if cuda else LIBRARIES_BYTES,
-        "weights": _weights(shape, recipe_, width) // shares + (_together(shape, recipe_, width) if shares > 1 else 0),
+        # Each loads the whole model into the memory of the CPU, and leaves its part of it there or on its GPU.
+        "weights": _weights(shape, recipe_, width) // shares + _together(shape, recipe_, width)
+        if cuda and shares > 1
+        else _weights(shape, recipe_, width),
         # Weight, gradient and two moments in fp32; a model's own weights are counted above, and are rounded anew.
         "trained weights and optimizer": trained
         * (12 + (width if width < 4 else 0) if recipe_.method in methods.WEIGHTS else 16)

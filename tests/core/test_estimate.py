@@ -62,6 +62,9 @@ def test_weights_that_are_shared_out_are_counted_once_among_all():
     assert of_eight["trained weights and optimizer"] == alone["trained weights and optimizer"] // 8
     assert all(of_eight[name] == alone[name] for name in ("activations", "logits", "libraries"))
 
+    on_a_cpu = memory(LARGE, train, CPU, WORK, 8)  # where each has all of them at first
+    assert on_a_cpu["weights"] == alone["weights"]
+
     eight = ComputeRecipe(processes=8, strategy="fsdp")
     assert [processes.shares(eight, method) for method in ("lora", "full", "layers", "dora")] == [8, 8, 1, 1]
     assert processes.shares(replace(eight, strategy="ddp"), "full") == 1
