@@ -41,6 +41,7 @@ def test_every_make_command_is_a_target() -> None:
         assert named and set(named) <= targets
 
 
+@pytest.mark.timeout(1800)  # four minutes on two slow cores where nothing else has them
 def test_the_headless_walk_of_the_readme_runs_as_written(with_builtin, tmp_path: Path) -> None:
     """Rows, training, both answers, a GGUF with its Modelfile: on the built-in model, as a reader would type it.
 

@@ -53,6 +53,16 @@ def test_a_pair_is_two_rows_in_memory():
     assert memory(SMALL, TrainRecipe(learns="preferences", micro_batch=2), CPU, few) == pairs
 
 
+def test_cores_that_multiply_less_at_once_take_longer(monkeypatch):
+    def seconds(bf16: bool, sixteen: bool) -> float:
+        monkeypatch.setattr("ft_core.train.estimate.multiplies_bf16", lambda: bf16)
+        monkeypatch.setattr("ft_core.train.estimate.multiplies_sixteen", lambda: sixteen)
+        return estimate(SMALL, TrainRecipe(compiled="no"), CPU, WORK).training_seconds
+
+    took = [seconds(True, True), seconds(False, True), seconds(False, False)]
+    assert all(a < 0.7 * b for a, b in pairwise(took)), took
+
+
 def test_weights_that_are_shared_out_are_counted_once_among_all():
     """FSDP2: each has its part of them and of what trains them, and whole for a while what computes."""
     train = TrainRecipe(method="full", precision="bf16")
