@@ -166,6 +166,9 @@ def compiled(rows: dict[str, Any], steps: int, precision: str) -> list[dict[str,
 
 def ft_flow(rows: dict[str, Any], steps: int, precision: str, compile: bool = False) -> list[dict[str, float]]:
     """The trainer of a session, without what a session does around it."""
+    from ft_core.train import waiting
+
+    waiting.may_spin()
     from dataclasses import replace
     from types import SimpleNamespace
 
@@ -193,7 +196,8 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str, compile: bool = Fa
             compile_layers(model, Path(folder) / "compiled")
         job = SimpleNamespace(checkpoints=Path(folder), path=Path(folder))
         watcher = _Watcher()
-        Trainer(model, AutoTokenizer.from_pretrained(rows["base"]), given, recipe, job, watcher).train()
+        with waiting.by_load():
+            Trainer(model, AutoTokenizer.from_pretrained(rows["base"]), given, recipe, job, watcher).train()
     if rows["adapter"]:
         model.save_pretrained(rows["adapter"], save_embedding_layers=False)
     return watcher.steps

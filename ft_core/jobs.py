@@ -29,8 +29,8 @@ from .workspace import Job, Project, Workspace, write_whole
 CHILD_ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Threads that spin while they wait starve each other when the machine has other work, and it has: the page. Those
-    # that spin for part of a millisecond are a tenth faster on an idle machine, and a third slower beside a browser.
+    # Threads that spin while they wait starve each other when the machine has other work, and it has: the page. Only
+    # a training's do, and only while the cores are free (train/waiting.py).
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "0",
     # A training asks for the same gigabyte at each step. Given back to the system in between, it comes as a hundred

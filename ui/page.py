@@ -97,14 +97,19 @@ class Page:
     # --- events
 
     def load(self, name: str, request: gr.Request) -> dict[Any, Any]:
-        """A page was opened: the project it names, else the one used last, else the example, made now."""
+        """A page was opened: the project and the tab that its address names (page.js).
+
+        Without one it is the project used last, else the example, made now, and the tab where it stands.
+        """
         workspace = self.house.workspace(request)
         known = workspace.projects()
         if not known:
             example.example_project(workspace)
             known = workspace.projects()
         wanted = name or request.query_params.get("project", "")
-        return self.show(workspace.project(wanted if wanted in known else known[0]))
+        shown = self.show(workspace.project(wanted if wanted in known else known[0]))
+        tab = request.query_params.get("tab", "")
+        return shown | ({self.tabs: gr.Tabs(selected=tab)} if tab in self.parts else {})
 
     def do(self, name: str, turns: list[int], event: gr.EventData, request: gr.Request) -> dict[Any, Any]:
         """A button of the header. It counts up `turns`, so that a tick that began before does not draw over it."""

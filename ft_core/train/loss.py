@@ -185,9 +185,12 @@ def _with_gradient(hidden: Tensor, targets: Tensor, head: _Head) -> tuple[Tensor
     for narrow, wanted in zip(gradient.split(block), targets.split(block)):
         with torch.enable_grad():
             wide = narrow.to(torch.float32, copy=True).requires_grad_()
-            nats = F.cross_entropy(head.shaped(wide), wanted, reduction="none")
-        narrow.copy_(*torch.autograd.grad(nats, wide, torch.ones_like(nats)))
-        found.append(nats.detach())
+            shaped = head.shaped(wide)
+        logs = F.log_softmax(shaped.detach(), dim=-1)
+        nats = -logs.gather(1, wanted[:, None])
+        error = logs.exp_().scatter_add_(1, wanted[:, None], -torch.ones_like(nats))  # what it said less what is so
+        narrow.copy_(*torch.autograd.grad(shaped, wide, error))
+        found.append(nats[:, 0])
     return torch.cat(found), *torch.autograd.grad(logits, hidden, gradient)
 
 

@@ -38,6 +38,7 @@ from . import (
     rows,
     shards,
     together,
+    waiting,
     weights,
 )
 from .estimate import promised
@@ -83,7 +84,8 @@ class Session:
     def run(self) -> None:
         """Trains until the end, a stop or the deadline. Says Finished or Stopped unless only the deadline ended it."""
         try:
-            self._run()
+            with waiting.by_load():
+                self._run()
         finally:
             self.mirror.close()
 

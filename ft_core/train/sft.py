@@ -19,7 +19,7 @@ from ..data.freeze import frozen
 from ..events import Event, Finished, Note, Progress, Stopped, fold, read
 from ..recipe import BUILTIN
 from ..workspace import Job
-from . import base, checkpoints, download, engines, mirror, processes, report, trackers
+from . import base, checkpoints, download, engines, mirror, processes, report, trackers, waiting
 from .plan import Plan
 
 
@@ -98,6 +98,7 @@ def _train(job: Job, say: Callable[[Event], None], must_end: Callable[[float], b
 
 def full_at(job: Job, say: Callable[[Event], None], must_end: Callable[[float], bool]) -> int | None:
     """One session; None once it went through, else the step after which memory ran out. Its memory is free then."""
+    waiting.may_spin()
     engines.enter(recipe.load(job.recipe).train.engine, job.project.workspace.cache)
     import torch  # seconds of import, and something has been said by now
 

@@ -263,7 +263,7 @@ def _arguments(model: PeftModel, recipe: TrainRecipe, plan: Plan, job: Job) -> S
         warmup_steps=round(recipe.warmup * plan.steps),
         weight_decay=0.0,
         max_grad_norm=1.0,
-        optim="adamw_torch",
+        optim="adamw_torch_fused",
         seed=recipe.seed,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -219,3 +219,36 @@ def test_light_and_dark_by_button_and_kept(app: App, tab) -> None:
     page.wait_for_selector(".ft-header")
     page.wait_for_function(f"document.body.classList.contains('dark') === {str(not was).lower()}")
     one.is_well()
+
+
+def test_a_reload_comes_back_to_the_tab_that_was_open(app: App, tab) -> None:
+    one = tab()
+    page = one.open(app.url)
+    expect(page.locator("#tab-data-button")).to_have_attribute("aria-selected", "true")  # where the example begins
+    page.click("#tab-export-button")
+    page.reload()
+    page.wait_for_selector(".ft-header")
+    expect(page.locator("#tab-export-button")).to_have_attribute("aria-selected", "true")
+    new_project(page, "Another one")
+    expect(page.locator("#tab-export-button")).to_have_attribute("aria-selected", "false")
+    assert "tab=" not in page.url
+    page.keyboard.press("Alt+4")
+    assert page.url.endswith("?project=Another+one&tab=compare")
+    one.is_well()
+
+
+def test_a_tab_that_is_chosen_before_the_page_is_drawn_stays(app: App, tab) -> None:
+    one = tab()
+    page, held = one.page, []
+    page.route("**/gradio_api/run/**", held.append)
+    page.goto(app.url)
+    page.click("#tab-compare-button")
+    assert held, "the page was drawn already"
+    page.unroute("**/gradio_api/run/**")
+    for route in held:
+        route.continue_()
+    page.wait_for_selector(".ft-header")
+    expect(page.locator("#tab-compare-button")).to_have_attribute("aria-selected", "true")
+    page.wait_for_timeout(500)  # it does not go away again
+    expect(page.locator("#tab-compare-button")).to_have_attribute("aria-selected", "true")
+    one.is_well()

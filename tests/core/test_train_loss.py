@@ -154,4 +154,11 @@ def test_heads_that_scale_and_cap_their_logits(tiny_model, examples):
         with torch.no_grad():
             family.get_output_embeddings().weight.normal_(std=1.0)
         (nats, _), *_ = loss.row_losses(family, examples[:1], pad_id=2)
-        assert nats == pytest.approx(_plain(family, examples[0]).item(), rel=1e-5)
+        plain = _plain(family, examples[0])
+        assert nats == pytest.approx(plain.item(), rel=1e-5)
+
+        family.get_output_embeddings().requires_grad_(False)  # as under an adapter
+        layer = family.model.layers[0].mlp.down_proj.weight
+        batch = loss.collate([{"input_ids": examples[0].ids, "labels": examples[0].labels}], pad_id=2)
+        (ours,) = torch.autograd.grad(loss.learnt_nats(family, batch), layer)
+        torch.testing.assert_close(ours, *torch.autograd.grad(plain, layer), rtol=1e-3, atol=1e-6)

@@ -115,17 +115,36 @@
     openNew(true);
   }, true);
 
-  // The address names the project, so that a reload and a bookmark come back to it.
-  function remember(project) {
+  // The address names the project and the tab, so that a reload and a bookmark come back to them. A project that is
+  // opened begins at the tab where it stands.
+  function remember(named) {
     const address = new URL(location.href);
-    address.searchParams.set('project', project);
+    for (const [name, value] of Object.entries(named)) {
+      if (value) address.searchParams.set(name, value); else address.searchParams.delete(name);
+    }
     history.replaceState(null, '', address);
   }
   document.addEventListener('change', event => {
-    if (event.target.matches('.ft-project select')) remember(event.target.value);
+    if (event.target.matches('.ft-project select')) remember({project: event.target.value, tab: ''});
   });
   document.addEventListener('submit', event => {
-    if (event.target.id === 'new-project') remember(event.target.elements.name.value.trim());
+    if (event.target.id === 'new-project') remember({project: event.target.elements.name.value.trim(), tab: ''});
+  });
+
+  // The answer that draws the page chooses a tab too; who has chosen one before it came has chosen.
+  let waits = 0;
+  document.addEventListener('click', event => {
+    const tab = /^tab-(.*)-button$/.exec(event.target.closest('#tabs button[role=tab]')?.id)?.[1];
+    if (!tab) return;
+    remember({tab});
+    const isDrawn = () => document.querySelector('.ft-project select');
+    if (waits || isDrawn()) return;
+    waits = setInterval(() => {
+      if (!isDrawn()) return;
+      clearInterval(waits);
+      waits = 0;
+      tabButton(new URL(location.href).searchParams.get('tab'))?.click();
+    }, 100);
   });
 
   document.addEventListener('keydown', event => {
