@@ -455,7 +455,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(tmp_path, tiny_model):
     train(whole)
     job = job_of(lighthouse(Workspace.at(tmp_path / "killed"), contrary=True), tiny_model, **settings)
     draw = random.Random(5)
-    moments = sorted(draw.sample(range(1, 119), 20))
+    moments = sorted(draw.sample(range(1, 90), 20))
     kills: list[tuple[int, int]] = []
     jobs.start(job)
     for moment in moments:
