@@ -3,8 +3,8 @@
 A step of a small model is some thousand products and kernels, and each begins when every thread has ended the one
 before. To wake a thread takes up to 0.1 ms on a virtual machine, as long as a small product does; one that spins for
 that long is there at once, and a step takes up to a third less. But where other programs want the cores, who spins
-keeps them from the thread that it waits for, and a step takes half as long again. So the kernel is asked now and then
-how long this process's threads have waited for a core.
+keeps them from the thread that it waits for, and a step takes a third longer. So the kernel is asked now and then how
+long this process's threads have waited for a core.
 
 The threads are libgomp's, as torch has them on Linux. How long one spins is read once, when torch is loaded; but none
 does while the process has more of them than there are cores (GCC, libgomp/config/linux/wait.h). So one more team that
@@ -30,6 +30,7 @@ Beside a program that wants a core for a third of the time our threads wait 0.07
 faster; beside one that wants it for two thirds 0.16 to 0.29, and it makes no difference.
 """
 LOOK_S = 0.5
+"""Between two questions to the kernel."""
 
 
 def may_spin() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ft_core import jobs
-from ft_core.train import sft
+from ft_core.train import engines, sft, waiting
 from ft_core.workspace import Workspace
 from tests.core.trainings import job_of, lighthouse
 
@@ -103,7 +103,10 @@ other.kill()
     assert waited > 0.1  # two that want all of a core have half of it each
 
 
-def test_a_training_is_watched_and_may_spin(workspace: Workspace, tiny_model: Path):
+def test_a_training_is_watched_and_may_spin(workspace: Workspace, tiny_model: Path, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr(waiting, "may_spin", lambda: asked.append("may spin"))
+    monkeypatch.setattr(engines, "enter", lambda *_: asked.append("the engine is loaded"))
     job = job_of(lighthouse(workspace), tiny_model, steps=1)
     names: set[str] = set()
 
@@ -112,6 +115,7 @@ def test_a_training_is_watched_and_may_spin(workspace: Workspace, tiny_model: Pa
         return False
 
     assert sft.full_at(job, lambda event: None, must_end) is None
+    assert asked == ["may spin", "the engine is loaded"]
     assert "waiting" in names and "waiting" not in {thread.name for thread in threading.enumerate()}
 
     code = "import sys, ft_core.work; from ft_core.train import sft; print(int('torch' in sys.modules))"
