@@ -78,7 +78,7 @@ class Workspace:
 
     def projects(self) -> list[str]:
         """Names, the one used last first."""
-        found = [p for p in self.folder.glob("*/data.sqlite")]
+        found = [p for p in self.folder.glob("*/data.sqlite") if _NAME.fullmatch(p.parent.name)]
         return [p.parent.name for p in sorted(found, key=lambda p: p.stat().st_mtime, reverse=True)]
 
     def project(self, name: str, create: bool = False) -> Project:
@@ -128,7 +128,10 @@ class Project:
         return self.path / "jobs"
 
     def remove(self) -> None:
-        shutil.rmtree(self.path)
+        """Deletes it at once for every reader: a page may have its data open, and ends the files that go with that."""
+        gone = self.workspace.folder / f".{self.name}.deleted-{secrets.token_hex(4)}"
+        os.replace(self.path, gone)
+        shutil.rmtree(gone)
 
     def jobs(self) -> list[Job]:
         """Newest first."""

@@ -191,7 +191,8 @@ class Page:
         _, usable = views.trainings(self.runs.of_kind(project, "train"))
         compared = bool(usable) and was_compared(usable[0])
         preparing = self.parts["train"].preparation(project)
-        return f"{counts_stamp(project)}|{self.runs.stamp(project)}|{compared}|{preparing}|{looked_at}"
+        jobs = self.runs.stamp(project)
+        return f"{project.name}|{counts_stamp(project)}|{jobs}|{compared}|{preparing}|{looked_at}"
 
     def _how_far(self, project: Project) -> dict[Any, Any]:
         """What every tick draws."""

@@ -15,40 +15,7 @@ import jinja2
 
 from . import say
 
-# Whatever carries data-do speaks when it is clicked, changed or submitted: {do, ...its data, ...the form's fields}.
-# A form with data-change also speaks when a field of it is changed, and says which.
-_SPEAK = """
-const tell = (node, more) => trigger('do', {...node.dataset, ...more});
-element.addEventListener('click', e => {
-  const node = e.target.closest('button[data-do], a[data-do]');
-  if (node && !node.disabled && node.type !== 'submit') { e.preventDefault(); tell(node); }
-});
-element.addEventListener('change', e => {
-  if (e.target.matches('select[data-do]')) tell(e.target, {value: e.target.value});
-  const form = e.target.closest('form[data-change]');
-  if (form && !e.target.matches('[data-quiet]')) {
-    const ticked = [...form.querySelectorAll('[type=checkbox]:checked')].map(box => box.value);
-    tell(form, {...Object.fromEntries(new FormData(form)), do: form.dataset.change, changed: e.target.name, ticked});
-  }
-});
-element.addEventListener('submit', e => {
-  e.preventDefault();
-  if (e.target.dataset.do) tell(e.target, Object.fromEntries(new FormData(e.target, e.submitter)));
-});
-// What is drawn anew keeps what was unfolded, and the focus: on the same field, else on what is to be read first.
-let name = '';
-const unfolded = new Set();
-element.addEventListener('toggle', e => {
-  if (e.target.id) unfolded[e.target.open ? 'add' : 'delete'](e.target.id);
-}, true);
-element.addEventListener('focusin', e => { name = e.target.name || ''; });
-new MutationObserver(() => {
-  for (const node of element.querySelectorAll('details[id]')) if (unfolded.has(node.id)) node.open = true;
-  if (document.activeElement !== document.body) return;
-  const same = name && element.querySelector(`[name="${CSS.escape(name)}"]`);
-  (same || element.querySelector('[data-focus]'))?.focus();
-}).observe(element, {childList: true, subtree: true});
-"""
+_SPEAK = (Path(__file__).parent / "static" / "panel.js").read_text(encoding="utf-8")
 
 
 @cache

@@ -171,7 +171,9 @@ def test_four_lie_over_it_and_no_more(page: Page, runs: Runs) -> None:
 
 def test_a_run_is_named_repeated_and_deleted(page: Page, runs: Runs) -> None:
     named(page, 1).click()
-    page.click("#of-run > summary")
+    about_which = page.locator("#of-run > summary")
+    expect(about_which).to_contain_text("Run 1")
+    about_which.click()
     page.fill("#of-run [name=name]", "rank <b>4</b>")
     page.fill("#of-run [name=note]", "too small\nfor prices")
     page.click("#of-run [name=keep]")
@@ -189,6 +191,7 @@ def test_a_run_is_named_repeated_and_deleted(page: Page, runs: Runs) -> None:
     expect(page.locator(".ft-runs li")).to_have_count(3)
     expect(named(page, 2)).to_contain_text("rank 8")  # the others keep their numbers
     assert not runs.jobs[0].path.exists()
+    expect(about_which).to_contain_text("Run 4")
     page.click(".r-delete > summary")
     page.click(".r-delete [name=delete]")  # now of the one that runs
     expect(page.locator("#train-notice")).to_contain_text("It is not over yet")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from ft_core.conversation import Conversation, Message
+from ft_core.data.store import Store
 from ft_core.errors import FTError
 from ft_core.workspace import Workspace, write_whole
 
@@ -38,3 +41,21 @@ def test_ids_of_jobs_sort_by_time_and_lead_nowhere_else(workspace: Workspace) ->
     for id in ("../../x", "", "nope"):
         with pytest.raises(FTError, match="no job"):
             project.job(id)
+
+
+def test_a_project_is_removed_while_a_page_has_its_rows_open(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = workspace.project("Open elsewhere", create=True)
+    page = Store(project.data)
+    page.add([Conversation((Message("user", "And now?"), Message("assistant", "Now it goes.")))])
+    unlink = os.unlink
+
+    def while_the_page_ends(*args: object, **options: object) -> None:
+        page.close()  # the last connection takes its files along
+        assert workspace.projects() == []
+        unlink(*args, **options)
+
+    monkeypatch.setattr(os, "unlink", while_the_page_ends)
+    project.remove()
+    assert list(workspace.folder.iterdir()) == []

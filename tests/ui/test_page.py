@@ -60,6 +60,16 @@ def test_an_answer_that_comes_late_does_not_stay(workspace: Workspace) -> None:
     assert poll(opened[page.stamp]) == {}  # nothing is drawn twice
 
 
+def test_another_projects_answer_that_comes_late_does_not_stay(workspace: Workspace) -> None:
+    page = Page(House(workspace.home, on_space=False))
+    page.build()
+    late, opened = (workspace.project(name, create=True) for name in ("harbour", "quay"))  # both as empty
+    for project in (late, opened):
+        Store(project.data).close()
+    drawn = page.show(late)
+    assert page.news in page.look(opened.name, drawn[page.stamp], drawn[page.steps], [""], NOBODY)
+
+
 def test_a_step_draws_the_run_alone_and_the_end_all(workspace: Workspace) -> None:
     project = workspace.project("harbour", create=True)
     with Store(project.data) as store:

@@ -28,12 +28,21 @@
     localStorage.setItem('ft-theme', name);
   }
 
+  // The header is drawn anew while a training runs; the form for a new project stays open until that one is.
+  let newOpen = false, wanted = null;
   function openNew(open) {
-    const form = document.getElementById('new-project');
-    if (!form) return;
-    form.hidden = !open;
-    if (open) form.querySelector('input').focus();
+    [newOpen, wanted] = [open, null];
+    drawNew();
+    if (open) document.querySelector('#new-project input')?.focus();
   }
+  function drawNew() {
+    const form = document.getElementById('new-project');
+    if (newOpen && wanted && document.querySelector('.ft-project option[selected]')?.value === wanted) newOpen = false;
+    if (form && form.hidden === newOpen) form.hidden = !newOpen;
+  }
+  new MutationObserver(drawNew).observe(document.documentElement, {
+    subtree: true, attributes: true, attributeFilter: ['hidden', 'selected'],
+  });
 
   // Import and export are beside the rows; one of them is open at a time.
   function openBeside(name, open) {
@@ -125,10 +134,15 @@
     history.replaceState(null, '', address);
   }
   document.addEventListener('change', event => {
-    if (event.target.matches('.ft-project select')) remember({project: event.target.value, tab: ''});
+    if (!event.target.matches('.ft-project select')) return;
+    remember({project: event.target.value, tab: ''});
+    openNew(false);
   });
   document.addEventListener('submit', event => {
-    if (event.target.id === 'new-project') remember({project: event.target.elements.name.value.trim(), tab: ''});
+    if (event.target.id !== 'new-project') return;
+    wanted = event.target.elements.name.value.trim();
+    remember({project: wanted, tab: ''});
+    drawNew();
   });
 
   // The answer that draws the page chooses a tab too; who has chosen one before it came has chosen.
