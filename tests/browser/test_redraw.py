@@ -59,6 +59,23 @@ def test_what_is_typed_for_a_run_is_not_another_runs(page: Page, runs: Runs) -> 
     expect(page.locator("#of-run [name=note]")).to_have_value("half typed")  # where it belongs, nothing is lost
 
 
+def test_what_one_form_sends_leaves_what_waits_in_the_other(page: Page, runs: Runs) -> None:  # noqa: F811
+    about_which, note, steps = (page.locator(f"#of-run {it}") for it in ("> summary", "[name=note]", "[name=steps]"))
+    about_which.click()
+    note.fill("mine")
+    steps.fill("90")  # of the one that runs, so it is refused
+    page.click("#of-run [name=go-further]")
+    expect(page.locator("#train-notice .ft-error")).to_be_visible()
+    named(page, 2).click()
+    expect(about_which).to_contain_text("Run 2")
+    expect(note).to_have_value("")
+    named(page, 4).click()
+    expect(about_which).to_contain_text("Run 4")
+    expect(note).to_have_value("mine")
+    expect(steps).to_have_value("")
+    page.evaluate("document.querySelectorAll('#train-notice').forEach(n => n.remove())")  # it was asked for
+
+
 def test_a_tick_stays_with_its_run_when_the_list_grows(page: Page, runs: Runs) -> None:  # noqa: F811
     tick(page, 2)
     runs.add(20, finished=True)

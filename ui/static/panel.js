@@ -35,7 +35,9 @@ element.addEventListener('input', e => {
   const job = e.target.form?.dataset.job;
   if (job) (typed[job] ??= {})[e.target.name] = e.target.value;
 });
-element.addEventListener('submit', e => { delete typed[e.target.dataset.job]; });
+element.addEventListener('submit', e => {  // a run has two forms: what waits in the other one goes on waiting
+  for (const field of e.target.elements) delete typed[e.target.dataset.job]?.[field.name];
+});
 
 function asDrawn(node) {  // a field that was touched ignores what its attributes say from then on
   if (node.matches('form')) {
