@@ -176,6 +176,7 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str, compile: bool = Fa
 
     from ft_core.recipe import TrainRecipe
     from ft_core.render import Rendered
+    from ft_core.train import fast, products
     from ft_core.train.compiled import compile_layers
     from ft_core.train.model import best_attention, best_device, best_precision, learning, load_base, use_all_cores
     from ft_core.train.rows import Rows
@@ -192,6 +193,7 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str, compile: bool = Fa
     given = Rows(examples, [], list(range(len(examples))), [], [], [])
     model = learning(load_base(Path(rows["base"]), precision, device, best_attention(device, given.longest)), recipe)
     with tempfile.TemporaryDirectory() as folder:
+        products.learn(fast.weights(model), given.longest * recipe.micro_batch, Path(folder) / "products.json")
         if compile:
             compile_layers(model, Path(folder) / "compiled")
         job = SimpleNamespace(checkpoints=Path(folder), path=Path(folder))

@@ -29,12 +29,14 @@ from . import (
     checkpoints,
     compiled,
     engines,
+    fast,
     faults,
     making,
     methods,
     peak,
     preference,
     probes,
+    products,
     rows,
     shards,
     together,
@@ -52,7 +54,7 @@ from .model import (
     use_all_cores,
     use_one_gpu,
 )
-from .plan import Ahead, Plan
+from .plan import Ahead, Plan, rows_at_once
 from .sizes import Work
 from .trainer import Trainer
 
@@ -209,7 +211,11 @@ class Session:
         )
 
     def _make_learn(self) -> None:
-        self.model = making.made_to_learn(self.model, self.recipe.train, self.origin)
+        train = self.recipe.train
+        self.model = making.made_to_learn(self.model, train, self.origin)
+        at_once = rows_at_once(train, together.count()) * (2 if train.learns == "preferences" else 1)
+        kept = self.job.project.workspace.cache / "products.json"
+        products.learn(fast.weights(self.model), at_once * self.rows.longest, kept)
 
     def _settle(self, **values: str) -> None:
         """Writes what `auto` has become into the job's recipe, so that a resume computes the same."""
