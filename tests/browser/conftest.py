@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from ft_core.workspace import Workspace
+
+from .runs import Runs, runs_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCREENSHOTS = ROOT / "build" / "screenshots"
@@ -140,6 +143,12 @@ def tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
     yield new
     for one in opened:
         one.page.close()
+
+
+@pytest.fixture
+def runs(app: App, request: pytest.FixtureRequest) -> Iterator[Runs]:
+    """In a project named after the test."""
+    yield from runs_of(app, re.sub(r"\W+", " ", request.node.name)[:50].strip())
 
 
 def save(page: Page, name: str) -> None:

@@ -14,15 +14,15 @@ from playwright.sync_api import Page, Route, expect
 from ft_core import about
 
 from .conftest import WIDE, Tab
-from .test_train import STEPS, Runs, named, open_train, runs, tick  # noqa: F401 (a fixture)
+from .runs import STEPS, Runs, named, open_train, tick
 
 
 @pytest.fixture
-def page(tab: Callable[..., Tab], runs: Runs) -> Page:  # noqa: F811
+def page(tab: Callable[..., Tab], runs: Runs) -> Page:
     return open_train(tab(WIDE), runs)
 
 
-def test_what_is_unfolded_before_the_answer_comes_stays_unfolded(page: Page, runs: Runs) -> None:  # noqa: F811
+def test_what_is_unfolded_before_the_answer_comes_stays_unfolded(page: Page, runs: Runs) -> None:
     held: list[Route] = []
 
     def hold(route: Route) -> None:
@@ -43,7 +43,7 @@ def test_what_is_unfolded_before_the_answer_comes_stays_unfolded(page: Page, run
     expect(page.locator("#of-run [name=name]")).to_be_hidden()  # it was folded again
 
 
-def test_what_is_typed_for_a_run_is_not_another_runs(page: Page, runs: Runs) -> None:  # noqa: F811
+def test_what_is_typed_for_a_run_is_not_another_runs(page: Page, runs: Runs) -> None:
     about.keep(runs.jobs[0], note="the first")
     page.click("#of-run > summary")
     page.fill("#of-run [name=name]", "half typed")
@@ -59,7 +59,7 @@ def test_what_is_typed_for_a_run_is_not_another_runs(page: Page, runs: Runs) -> 
     expect(page.locator("#of-run [name=note]")).to_have_value("half typed")  # where it belongs, nothing is lost
 
 
-def test_what_one_form_sends_leaves_what_waits_in_the_other(page: Page, runs: Runs) -> None:  # noqa: F811
+def test_what_one_form_sends_leaves_what_waits_in_the_other(page: Page, runs: Runs) -> None:
     about_which, note, steps = (page.locator(f"#of-run {it}") for it in ("> summary", "[name=note]", "[name=steps]"))
     about_which.click()
     note.fill("mine")
@@ -76,7 +76,7 @@ def test_what_one_form_sends_leaves_what_waits_in_the_other(page: Page, runs: Ru
     page.evaluate("document.querySelectorAll('#train-notice').forEach(n => n.remove())")  # it was asked for
 
 
-def test_a_tick_stays_with_its_run_when_the_list_grows(page: Page, runs: Runs) -> None:  # noqa: F811
+def test_a_tick_stays_with_its_run_when_the_list_grows(page: Page, runs: Runs) -> None:
     tick(page, 2)
     runs.add(20, finished=True)
     expect(named(page, 5)).to_be_visible()
@@ -85,7 +85,7 @@ def test_a_tick_stays_with_its_run_when_the_list_grows(page: Page, runs: Runs) -
     expect(ticked).to_have_attribute("aria-label", "Curves of run 2 over the one you look at")
 
 
-def test_the_name_of_a_new_project_can_be_typed_while_a_training_runs(page: Page, runs: Runs) -> None:  # noqa: F811
+def test_the_name_of_a_new_project_can_be_typed_while_a_training_runs(page: Page, runs: Runs) -> None:
     picker, way = page.locator(".ft-project select"), page.locator(".ft-way")
     picker.select_option(label="Start my own …")
     page.fill("#new-project-name", "Its own")
@@ -98,7 +98,7 @@ def test_the_name_of_a_new_project_can_be_typed_while_a_training_runs(page: Page
     expect(page.locator("#new-project")).to_be_hidden()
 
 
-def test_the_picker_names_the_project_that_is_open(page: Page, runs: Runs) -> None:  # noqa: F811
+def test_the_picker_names_the_project_that_is_open(page: Page, runs: Runs) -> None:
     picker = page.locator(".ft-project select")
     for name in ("Mine one", "Mine two"):
         picker.select_option(label="Start my own …")
