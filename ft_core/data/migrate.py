@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 
 from ..errors import FTError
 from . import audited, conversations, operations, search, views
@@ -16,7 +17,7 @@ def to_current(db: sqlite3.Connection) -> None:
     if _version(db) == CURRENT:
         return
     if _version(db) == 0:
-        db.execute("PRAGMA journal_mode = WAL")
+        _write_ahead(db)
     db.execute("BEGIN IMMEDIATE")
     found = _version(db)  # another process may have been faster
     if found > CURRENT:
@@ -29,6 +30,23 @@ def to_current(db: sqlite3.Connection) -> None:
         _from_2(db)
     db.execute(f"PRAGMA user_version = {CURRENT}")
     db.execute("COMMIT")
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Of several processes that open a new file at once each wants this, and here SQLite lets nobody wait.
+
+    So it is tried again, for as long as it waits elsewhere (https://sqlite.org/c3ref/busy_handler.html).
+    """
+    (wait_ms,) = db.execute("PRAGMA busy_timeout").fetchone()
+    until = time.monotonic() + wait_ms / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _version(db: sqlite3.Connection) -> int:

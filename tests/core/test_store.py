@@ -301,6 +301,17 @@ def test_processes_open_and_fill_a_new_store_at_once(tmp_path):
         assert store.count() == 200 == len({r.conversation for r in store.rows(limit=1000)})
 
 
+def test_a_new_store_waits_for_who_makes_it(tmp_path):
+    maker = sqlite3.connect(tmp_path / "data.sqlite", isolation_level=None, check_same_thread=False)
+    maker.execute("BEGIN IMMEDIATE")
+    goes = threading.Timer(0.3, maker.rollback)
+    goes.start()
+    with Store(tmp_path / "data.sqlite") as store:
+        assert store.add(pairs(1)) == 1
+    goes.join()
+    maker.close()
+
+
 # --- what survives
 
 
