@@ -25,6 +25,9 @@ PATIENCE_S = 180.0
 """How long a person is made to wait at most."""
 _TIMEOUT_S = 120.0
 """For one try at an endpoint."""
+_BUILTIN_TRIES = 3
+"""The built-in teacher talks on past any limit once in eight to thirty answers; another seed costs only seconds. An
+endpoint's answer that is cut off is paid for, and tells of a limit that is too low: it is asked once."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,14 @@ def write(question: Question, workspace: Workspace, api_key: str = "") -> str:
     with ExitStack() as stack:
         if wanted.teacher == BUILTIN:
             url = stack.enter_context(embedded.serve(synthesize.builtin_file(workspace)))
-            asked = Teacher(url, timeout_s=_TIMEOUT_S, retries=0)
+            asked, tries = Teacher(url, timeout_s=_TIMEOUT_S, retries=0), _BUILTIN_TRIES
         else:
             url = teacher.persons_address(wanted.teacher)
-            asked = Teacher(url, wanted.model, api_key, _TIMEOUT_S, retries=1)
-        answer = asked.ask(question.turns, wanted.temperature, wanted.max_tokens, wanted.seed)
+            asked, tries = Teacher(url, wanted.model, api_key, _TIMEOUT_S, retries=1), 1
+        for seed in range(wanted.seed, wanted.seed + tries):
+            answer = asked.ask(question.turns, wanted.temperature, wanted.max_tokens, seed)
+            if answer.finish_reason != "length" and answer.text.strip():
+                break
     if answer.finish_reason == "length":
         raise FTError(
             f"the teacher's answer was cut off at {wanted.max_tokens} tokens",

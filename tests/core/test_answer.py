@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from ft_core.conversation import Message
 from ft_core.data.columns import Query
 from ft_core.data.store import Store
 from ft_core.errors import FTError
-from ft_core.generate.answer import Asking, Question
+from ft_core.generate import embedded
+from ft_core.generate.answer import Asking, Question, write
 from ft_core.recipe import GenerateRecipe
 from ft_core.workspace import Workspace
 from tests.core.test_store_queries import talk
@@ -31,7 +33,8 @@ def children() -> set[psutil.Process]:
 
 def test_the_builtin_teacher_answers_in_a_process_that_goes_again(workspace: Workspace) -> None:
     before = children()
-    assert Asking().ask("1", workspace, Question(TURNS, GenerateRecipe())).strip()
+    # Asked with a seed of chance; at no temperature no seed makes an answer too long.
+    assert Asking().ask("1", workspace, Question(TURNS, GenerateRecipe(temperature=0.0))).strip()
     assert children() <= before
 
 
@@ -62,6 +65,20 @@ def test_half_an_answer_is_none(workspace: Workspace, text: str, finish: str, sa
         endpoint.always = says(text, finish)
         with pytest.raises(FTError, match=said):
             Asking().ask("1", workspace, Question(TURNS, GenerateRecipe(teacher=endpoint.url, model="first")))
+
+
+def test_the_builtin_teacher_is_asked_with_another_seed_when_it_talks_on(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Endpoint() as endpoint:
+        monkeypatch.setattr(embedded, "serve", lambda _: nullcontext(endpoint.url))
+        endpoint.queue.extend([says("Yes, in", "length"), says(" "), says("Yes.")])
+        assert write(Question(TURNS, GenerateRecipe(seed=7)), workspace) == "Yes."
+        assert [request.body["seed"] for request in endpoint.asked] == [7, 8, 9]
+        endpoint.always = says("Yes, in", "length")
+        with pytest.raises(FTError, match="cut off at 400 tokens"):
+            write(Question(TURNS, GenerateRecipe()), workspace)
+        assert len(endpoint.asked) == 6
 
 
 def test_it_gives_way_to_who_has_the_machine(workspace: Workspace) -> None:
