@@ -176,7 +176,7 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str, compile: bool = Fa
 
     from ft_core.recipe import TrainRecipe
     from ft_core.render import Rendered
-    from ft_core.train import fast, products
+    from ft_core.train import fast, packable, products
     from ft_core.train.compiled import compile_layers
     from ft_core.train.model import best_attention, best_device, best_precision, learning, load_base, use_all_cores
     from ft_core.train.rows import Rows
@@ -191,7 +191,9 @@ def ft_flow(rows: dict[str, Any], steps: int, precision: str, compile: bool = Fa
         recipe = replace(recipe, warmup=0.0, schedule="constant")
     examples = [Rendered(tuple(ids), tuple(labels)) for ids, labels in zip(rows["ids"], rows["labels"])]
     given = Rows(examples, [], list(range(len(examples))), [], [], [])
-    model = learning(load_base(Path(rows["base"]), precision, device, best_attention(device, given.longest)), recipe)
+    base = load_base(Path(rows["base"]), precision, device, best_attention(device, given.longest))
+    packable.use(base, given.longest)
+    model = learning(base, recipe)
     with tempfile.TemporaryDirectory() as folder:
         products.learn(fast.weights(model), given.longest * recipe.micro_batch, Path(folder) / "products.json")
         if compile:

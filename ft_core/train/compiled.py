@@ -23,12 +23,15 @@ from torch._functorch import config as keeping
 
 from ..machine import Machine, this_machine
 from ..recipe import TrainRecipe
-from . import methods, together
+from . import methods, packing, together
+from .loss import collate, learnt_nats
 from .model import layers_of
 
-_FIRST = (5, 72)
-"""Rows and tokens of the batch that the layer is compiled with; it computes any other. Neither is the width of a head
-or of a model: sizes that are equal then are taken to be equal always."""
+_FIRST = (72, 69, 68, 67, 66)
+"""Tokens of the rows that the layer is compiled with; it computes any others. None of these numbers, nor of those that
+follow from them, is the width of a head or of a model: sizes that are equal then are taken to be equal always."""
+_ALIKE = 11
+"""Of these rows the tokens with which all begin."""
 
 
 def tried(model: nn.Module, train: TrainRecipe, cache: Path) -> str:
@@ -68,15 +71,20 @@ def compile_layers(model: PeftModel, cache: Path) -> None:
         compiled = torch.compile(type(layer).forward, dynamic=True)
         layer.forward = partial(_forward, layer, compiled, layer.forward)
     try:
-        ids = torch.zeros(_FIRST, dtype=torch.long, device=model.device)
         with _as_it_is_kept():
-            model.get_base_model().base_model(input_ids=ids, use_cache=False).last_hidden_state.sum().backward()
+            learnt_nats(model, _first_batch(model)).backward()
     except RuntimeError:
         for layer in layers:
             del layer.forward
         raise
     finally:
         model.zero_grad()
+
+
+def _first_batch(model: PeftModel) -> dict[str, Tensor]:
+    rows = [[0] * _ALIKE + [1 + row] * (tokens - _ALIKE) for row, tokens in enumerate(_FIRST)]
+    batch = collate([{"input_ids": ids, "labels": ids} for ids in rows], 0)
+    return packing.packed(batch) if packing.is_used(model) else batch
 
 
 @contextlib.contextmanager
@@ -92,7 +100,7 @@ def _as_it_is_kept() -> Iterator[None]:
 
 
 def _forward(layer: nn.Module, compiled: Callable, plain: Callable, hidden: Tensor, *args: Any, **options: Any) -> Any:
-    """`hidden` is (rows, tokens, width). A single row would be compiled once more, for itself."""
-    if torch.is_grad_enabled() and len(hidden) > 1:
+    """`hidden` is (rows, tokens, width), or (1, line, width). A single row would be compiled once more, for itself."""
+    if torch.is_grad_enabled() and (len(hidden) > 1 or "line" in options):
         return compiled(layer, hidden, *args, **options)
     return plain(hidden, *args, **options)

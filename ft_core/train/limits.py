@@ -4,6 +4,11 @@ CHECKPOINTED_FROM = 1_000_000_000
 """Parameters from which activations are computed again on the way back instead of kept (gradient checkpointing)."""
 SHORT = 256
 """Tokens up to which a CPU is a seventh faster with plain attention, whose memory grows with their square."""
+PAD_TO = 8
+"""Lengths are padded to a multiple of this: what matrix kernels like."""
+LINES = 64
+"""Of rows that are computed as one line (packing.py), the same. Matrix products prepare for each new length, which
+takes longer than the product itself."""
 CHUNK = 256
 """Learnt tokens whose logits are in memory at once."""
 LOOKED = 64

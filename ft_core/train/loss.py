@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..render import IGNORED, Rendered
-from .limits import BLOCK, CHUNK, LOOKED
+from . import packing
+from .limits import BLOCK, CHUNK, LOOKED, PAD_TO
 
-PAD_TO = 8
-"""Lengths are padded to a multiple of this: what matrix kernels like."""
 ROWS_AT_ONCE = 8
 
 
@@ -51,7 +50,8 @@ def nothing(pad_id: int) -> dict[str, Tensor]:
 
 
 def learnt_nats(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """The nats of all learnt tokens of a batch from `collate`, a scalar, differentiable down to what is trained."""
+    """The nats of all learnt tokens of a batch from `collate`, packed or not: a scalar, differentiable down to what
+    is trained."""
     return token_nats(model, batch).sum()
 
 
@@ -196,9 +196,12 @@ def _with_gradient(hidden: Tensor, targets: Tensor, head: _Head) -> tuple[Tensor
 
 def _learnt_hidden(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The last hidden states that predict a learnt token, row after row, (tokens, width), and these tokens."""
-    hidden = _causal(model).base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     learnt = targets != IGNORED
+    if "places" in batch:
+        hidden = packing.hidden(_causal(model), batch)
+        return hidden.index_select(0, batch["places"][:, :-1][learnt]), targets[learnt]
+    hidden = _causal(model).base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
     return hidden[learnt], targets[learnt]
 
 

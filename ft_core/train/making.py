@@ -9,6 +9,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from ..recipe import TrainRecipe
+from . import packable
 from .model import best_attention, best_device, learning, load_base
 
 
@@ -23,7 +24,10 @@ def loaded(base: Path, train: TrainRecipe, longest: int, shared_out: bool) -> Pr
 
         return by_unsloth.load_base(base, train.precision, device, train.method)
     there = torch.device("cpu") if shared_out else device
-    return load_base(base, train.precision, there, best_attention(device, longest), train.method)
+    model = load_base(base, train.precision, there, best_attention(device, longest), train.method)
+    if device.type == "cpu":
+        packable.use(model, longest)
+    return model
 
 
 def made_to_learn(model: PreTrainedModel, train: TrainRecipe, origin: Path | None) -> PeftModel | PreTrainedModel:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..machine import Machine, multiplies_bf16
 from ..recipe import TrainRecipe
 from . import methods
-from .limits import BLOCK, CHECKPOINTED_FROM, CHUNK, LOOKED, SHORT
+from .limits import BLOCK, CHECKPOINTED_FROM, CHUNK, LINES, LOOKED, SHORT
 from .sizes import Shape, Work
 
 LIBRARIES_BYTES = 590_000_000
@@ -86,32 +86,47 @@ def _activations(shape: Shape, recipe_: TrainRecipe, machine: Machine, rows: int
     longest = -(-work.longest // 8) * 8
     h, i = shape.hidden, shape.intermediate
     plain = longest <= SHORT and not machine.gpu
-    kept = _kept(shape, recipe_, plain, longest, width)
+    attention, others = _kept(shape, recipe_, plain, longest, width)
+    padded = rows * longest
+    line = padded if machine.gpu else min(padded, _line(rows, longest, work))
+    kept = padded * attention + line * others
     layers = min(recipe_.layers, shape.layers) if recipe_.method == "layers" else shape.layers
     if shape.parameters >= CHECKPOINTED_FROM:
-        kept_of_all = shape.layers * width * h + kept
+        kept_of_all = line * shape.layers * width * h + kept
     else:
         kept_of_all = layers * kept
     measured = min(ROWS_MEASURED_AT_ONCE, round(work.rows * work.heldout_tokens / max(1, work.tokens)))
     if recipe_.learns == "preferences":  # what the model says of all pairs before the training
         measured = min(ROWS_MEASURED_AT_ONCE, work.rows)
-    held = rows * longest * kept_of_all * (1 if machine.gpu else HEAP_SHORT if plain else HEAP)
-    return round(held) + max(rows, measured) * longest * 4 * (3 * i + 4 * h)
+    held = kept_of_all * (1 if machine.gpu else HEAP_SHORT if plain else HEAP)
+    return round(held) + max(line, measured * longest) * 4 * (3 * i + 4 * h)
 
 
-def _kept(shape: Shape, recipe_: TrainRecipe, plain: bool, longest: int, width: int) -> int:
-    """Bytes of a token in one layer, as autograd keeps them."""
-    h, i, a, kv = shape.hidden, shape.intermediate, shape.attention, shape.key_value
-    attention = width * (2 * a + 2 * kv)  # queries, keys, values, and what comes out
+def _line(rows: int, longest: int, work: Work) -> int:
+    """Tokens of as many rows as a CPU computes them (packing.py): what rows begin with alike once."""
+    pairs = rows // 2 if work.asked else 0
+    alone = rows * longest - (rows - 1) * work.shared - pairs * max(0, work.asked - work.shared)
+    return -(-alone // LINES) * LINES
+
+
+def _kept(shape: Shape, recipe_: TrainRecipe, plain: bool, longest: int, width: int) -> tuple[int, int]:
+    """Bytes of a token in one layer, as autograd keeps them: of attention, which is given rows, and of all else."""
+    a, kv = shape.attention, shape.key_value
+    attention = width * (a + 2 * kv)  # queries, keys, values
     if plain:  # keys and values of all heads, and the weights in fp32 and as they are used
-        attention = width * 4 * a + (4 + width) * shape.heads * longest
+        attention = width * 3 * a + (4 + width) * shape.heads * longest
+    return attention, width * a + _kept_of_others(shape, recipe_, width)
+
+
+def _kept_of_others(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
+    h, i, a = shape.hidden, shape.intermediate, shape.attention
     mlp = width * 4 * i
     if recipe_.method in methods.WEIGHTS:
         # The norms' weights are learnt too, so that each keeps its input twice, and each linear layer its own copy.
-        return attention + mlp + width * (5 * h + a) + 16 * h
+        return mlp + width * (5 * h + a) + 16 * h
     if recipe_.method == "dora" or recipe_.dropout:  # peft's own way: each linear layer's input in fp32, and more
-        return attention + mlp + 8 * h + sum(4 * wide + 8 * out for wide, out in shape.linears())
-    return attention + mlp + width * 2 * h + 8 * h + 7 * width * recipe_.rank
+        return mlp + 8 * h + sum(4 * wide + 8 * out for wide, out in shape.linears())
+    return mlp + width * 2 * h + 8 * h + 7 * width * recipe_.rank
 
 
 def _logits(shape: Shape, recipe_: TrainRecipe, machine: Machine, learnt: int, work: Work, width: int) -> int:

@@ -34,6 +34,9 @@ ROWS_MEASURED = 2000
 ROWS_LOOKED_AT = 200
 """Rows that are counted for the figures where nobody has counted any."""
 
+ROWS_COMPARED = 20
+"""Of ROWS_LOOKED_AT, how many are held against one another for what they begin with."""
+
 
 @dataclass(frozen=True)
 class Preflight:
@@ -97,7 +100,10 @@ def preflight(project: Project, wanted: Recipe, look: int | None = None, token: 
     learnt = round(fmean(learnt for _, learnt in examples) * rows)
     seen = Preflight(_sorted(found), None, rows, learnt, plan.steps)
     shape = Shape.of(folder)
-    return _with_estimate(seen, project, wanted, shape, _work(examples, rows, wanted)) if shape else seen
+    if not shape:
+        return seen
+    work = replace(_work(examples, rows, wanted), **_alike(store, renderer, train))
+    return _with_estimate(seen, project, wanted, shape, work)
 
 
 def _with_estimate(seen: Preflight, project: Project, wanted: Recipe, shape: Shape, work: Work) -> Preflight:
@@ -204,9 +210,20 @@ def _work(examples: list[tuple[int, int]], rows: int, wanted: Recipe) -> Work:
     )
 
 
+def _alike(store: Store, renderer: Renderer, train: TrainRecipe) -> dict[str, int]:
+    """What rows begin with alike, as Work has it, by some of the first ones."""
+    some = islice(store.conversations(), 0, ROWS_LOOKED_AT, ROWS_LOOKED_AT // ROWS_COMPARED)
+    side = rows_.side([FrozenRow(id, c, "train") for id, c, _ in some], renderer, train, [])
+    shared, asked = rows_.alike(side.rows, side.worse)
+    return {"shared": shared, "asked": asked}
+
+
 def _cut(work: Work, train: TrainRecipe) -> Work:
     """The same under a shorter limit; only what is in memory at once changes."""
-    return replace(work, longest=min(work.longest, train.max_length), learnt=min(work.learnt, train.max_length))
+    longest, learnt, shared, asked = (
+        min(tokens, train.max_length) for tokens in (work.longest, work.learnt, work.shared, work.asked)
+    )
+    return replace(work, longest=longest, learnt=learnt, shared=shared, asked=asked)
 
 
 def _sorted(findings: list[Finding]) -> tuple[Finding, ...]:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from ..workspace import write_whole
+from .limits import LINES
 
-_STEP = 128
+_STEP = LINES
 """Rows are taken together up to a multiple of this."""
 _LARGE = 2**32
 """Multiplications of a product from which on it is taken as it is: to measure it, in all its forms, takes a while."""
-_TURNS = 7
+_TURNS = 9
 _WORTH = 0.9
 """A form is taken that needs at most this part of the time of the product at once."""
 

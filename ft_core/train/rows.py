@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from os.path import commonprefix
+from statistics import fmean
 from typing import TypeVar
 
 from ..conversation import Conversation, Message
@@ -72,6 +74,15 @@ def side(rows: list[FrozenRow], renderer: Renderer, recipe: TrainRecipe, left_ou
             return Side(*_blocks(_usable(rows, renderer.document, left_out), longest), [])
     answers = _usable(rows, lambda c: _learning(renderer.example(c, longest)), left_out)
     return Side(list(answers.values()), list(answers), [])
+
+
+def alike(rows: Sequence[Rendered], worse: Sequence[Rendered]) -> tuple[int, int]:
+    """Tokens with which all of the rows begin, and those with which a row and its worse answer do, on average."""
+    if len(rows) + len(worse) < 2:
+        return 0, 0
+    of_all = len(commonprefix([row.ids for row in (*rows, *worse)]))
+    of_pairs = [len(commonprefix([better.ids, other.ids])) for better, other in zip(rows, worse)]
+    return of_all, round(fmean(of_pairs)) if of_pairs else 0
 
 
 def _usable(rows: list[FrozenRow], read: Callable[[Conversation], T], left_out: list[str]) -> dict[int, T]:

@@ -234,12 +234,15 @@ class Session:
 
     def _work(self) -> Work:
         trained = [*self.rows.train, *self.rows.train_worse]
+        shared, asked = rows.alike(self.rows.train, self.rows.train_worse)
         return Work(
             rows=len(self.rows.train),
             tokens=sum(len(row.ids) for row in trained),
             heldout_tokens=sum(len(row.ids) for row in (*self.rows.heldout, *self.rows.heldout_worse)),
             longest=self.rows.longest,
             learnt=max(row.learnt for row in trained),
+            shared=shared,
+            asked=asked,
         )
 
     def _trainer(self) -> Trainer:

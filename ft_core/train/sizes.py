@@ -91,3 +91,7 @@ class Work:
     """Tokens of the longest row, as it is cut."""
     learnt: int
     """The most learnt tokens that a row has."""
+    shared: int = 0
+    """Tokens with which all rows begin."""
+    asked: int = 0
+    """Tokens with which both answers of a pair begin, on average; 0 where rows are no pairs."""

@@ -20,7 +20,7 @@ from ..errors import FTError
 from ..recipe import TrainRecipe
 from ..render import IGNORED
 from ..workspace import Job
-from . import checkpoints, extra, faults, methods, shards, together
+from . import checkpoints, extra, faults, methods, packing, shards, together
 from .limits import CHECKPOINTED_FROM
 from .loss import collate, learnt_nats, nothing
 from .plan import Plan, micro_batches, rounds, rows_at_once, rows_of
@@ -87,7 +87,11 @@ class Trainer(SFTTrainer):
 
     def collated(self, examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """A micro-batch; of no row, where another process has one more."""
-        return collate(examples, self.pad_id) if examples else nothing(self.pad_id)
+        return self.in_line(collate(examples, self.pad_id)) if examples else nothing(self.pad_id)
+
+    def in_line(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The rows packed, where the model computes them so."""
+        return packing.packed(batch) if packing.is_used(self.model) else batch
 
     def get_train_dataloader(self) -> DataLoader:
         order = _Order(self.lengths, self.recipe)

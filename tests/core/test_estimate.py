@@ -53,6 +53,16 @@ def test_a_pair_is_two_rows_in_memory():
     assert memory(SMALL, TrainRecipe(learns="preferences", micro_batch=2), CPU, few) == pairs
 
 
+def test_what_rows_begin_with_is_in_a_cpus_memory_once():
+    rows = dict(micro_batch=8, batch_size=8)
+    asked = replace(WORK, shared=100, asked=300)
+    assert _bytes(work=replace(WORK, shared=100), **rows) < 0.95 * _bytes(**rows)
+    assert _bytes(work=replace(WORK, shared=100), micro_batch=1) == _bytes(micro_batch=1)
+    pairs = [_bytes(work=work, learns="preferences", **rows) for work in (replace(asked, asked=0), asked)]
+    assert pairs[1] < 0.9 * pairs[0]
+    assert _bytes(machine=GPU, work=asked, **rows) == _bytes(machine=GPU, **rows)
+
+
 def test_cores_that_multiply_less_at_once_take_longer(monkeypatch):
     def seconds(bf16: bool, sixteen: bool) -> float:
         monkeypatch.setattr("ft_core.train.estimate.multiplies_bf16", lambda: bf16)

@@ -244,7 +244,8 @@ def test_each_process_has_its_part_of_the_memory_and_of_the_rows(project, monkey
     on(monkeypatch, TWO_CORES)
     needed, of_one = (preflight(project, wanted).estimate for wanted in (alone, two))
     assert of_one.parts["weights"] == needed.parts["weights"]
-    assert of_one.parts["activations"] == pytest.approx(needed.parts["activations"] / 2, rel=0.05)
+    # A little more than half: what all rows begin with is there once in each.
+    assert 0.5 < of_one.parts["activations"] / needed.parts["activations"] < 0.6
 
     on(monkeypatch, replace(TWO_CORES, memory_bytes=of_one.memory_bytes * 7 // 4))  # for one, and not for two
     assert preflight(project, alone).fit == "fits" and preflight(project, two).fit == "too big"

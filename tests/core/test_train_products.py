@@ -71,16 +71,17 @@ def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     asked = []
     monkeypatch.setattr(products, "_fastest", lambda a, b: asked.append((len(a), *b.shape)) or "columns")
     products.learn([WEIGHT, WEIGHT], 256, kept)
-    assert asked == [(128, 64, 96), (256, 64, 96), (128, 96, 64)]  # 256 rows are many times 64 columns
+    # 256 rows are many times 64 columns
+    assert asked == [*((n, 64, 96) for n in (64, 128, 192, 256)), *((n, 96, 64) for n in (64, 128, 192))]
     found = dict(products._found)
     products.learn([WEIGHT], 256, kept)
-    assert len(asked) == 3 and products._found == found
+    assert len(asked) == 7 and products._found == found
     products.learn([WEIGHT], 384, kept)
-    assert asked[3:] == []  # as many times 96
+    assert asked[7:] == []  # as many times 96
     about = json.loads(kept.read_text(encoding="utf-8"))
     kept.write_text(json.dumps(about | {"threads": 128}), encoding="utf-8")
     products.learn([WEIGHT], 256, kept)
-    assert len(asked) == 6
+    assert len(asked) == 14
 
 
 def test_what_is_kept_and_torn_is_measured_anew(tmp_path: Path) -> None:
@@ -94,4 +95,4 @@ def test_large_products_are_not_measured(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(products, "_LARGE", 128 * 64 * 96)
     monkeypatch.setattr(products, "_fastest", lambda a, b: "rows")
     products.learn([WEIGHT], 256, tmp_path / "products.json")
-    assert [name.split(" ")[0] for name in products._found] == ["128", "128"]
+    assert [name.split(" ")[0] for name in products._found] == ["64", "128", "64", "128"]
