@@ -57,7 +57,7 @@ def packed(batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return batch
     batch = _with_padding(batch)
     ids, longest = batch["input_ids"], batch["input_ids"].shape[1]
-    places = torch.zeros_like(ids)
+    places = [0] * ids.numel()
     found: dict[tuple[int, int], int] = {}  # of the place before and the token: its place
     slots: list[list[int]] = []  # of each place
     padding: list[int] = []
@@ -68,16 +68,16 @@ def packed(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             if place == len(slots):
                 slots.append([])
             slots[place].append(row * longest + position)
-            places[row, position] = place
+            places[row * longest + position] = place
         padding += range(row * longest + length, (row + 1) * longest)
-    filled = padding[: -len(slots) % LINES]
-    places.view(-1)[filled] = torch.arange(len(slots), len(slots) + len(filled))
-    slots += [[slot] for slot in filled]
+    for slot in padding[: -len(slots) % LINES]:
+        places[slot] = len(slots)
+        slots.append([slot])
     first = torch.tensor([of_token[0] for of_token in slots])
     return batch | {
         "input_ids": ids.view(-1)[first][None],
         "position_ids": (first % longest)[None],
-        "places": places,
+        "places": torch.tensor(places).view(ids.shape),
         "slots": torch.tensor([slot for of_token in slots for slot in of_token]),
         "starts": torch.tensor([0, *accumulate(map(len, slots[:-1]))]),
     }
