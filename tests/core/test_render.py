@@ -86,7 +86,8 @@ def test_any_conversation_is_that_of_transformers(renderer, tokenizer, turns):
     assert all(example.labels[i] != IGNORED for run in counts.runs for i in range(*run))
     answers = "".join(text for role, text in turns if role == "assistant")
     assert (example.learnt > 0) == any(role == "assistant" for role, _ in turns)
-    if all(character.isascii() for character in answers):
+    # What the vocabulary has no token for (half of a letter, some control characters) is learnt as unknown.
+    if all(character.isascii() and character.isprintable() for character in answers):
         assert "".join(learnt(renderer, conversation)) == "".join(
             f"{text}<|im_end|>\n" for role, text in turns if role == "assistant"
         )
