@@ -49,7 +49,7 @@ def memory(shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work, sha
         # Each loads the whole model into the memory of the CPU, and leaves its part of it there or on its GPU.
         "weights": _weights(shape, recipe_, width) // shares + _together(shape, recipe_, width)
         if cuda and shares > 1
-        else _weights(shape, recipe_, width),
+        else _weights(shape, recipe_, width) + (0 if machine.gpu else _joined(shape, recipe_, width)),
         # Weight, gradient and two moments in fp32; a model's own weights are counted above, and are rounded anew.
         "trained weights and optimizer": trained
         * (12 + (width if width < 4 else 0) if recipe_.method in methods.WEIGHTS else 16)
@@ -71,6 +71,14 @@ def _weights(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
             # 4 bits and the doubly quantised scale of each 64 (0.127 bits a weight); 8 bits and a scale a row.
             return round(linears * (0.516 if method == "qlora" else 1.0)) + width * shape.embeddings
     return width * shape.parameters
+
+
+def _joined(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
+    """What fast.py copies on a CPU to multiply by it at once; the system still counts the file that it came from."""
+    if not methods.leaves_adapter(recipe_.method) or recipe_.method == "dora" or recipe_.dropout:
+        return 0
+    of_a_layer = shape.attention + 2 * shape.key_value + 2 * shape.intermediate
+    return width * shape.layers * shape.hidden * of_a_layer
 
 
 def _together(shape: Shape, recipe_: TrainRecipe, width: int) -> int:

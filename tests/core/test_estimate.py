@@ -104,7 +104,10 @@ def test_what_is_trained_is_counted_with_its_gradient_and_moments():
     assert parts["weights"] == 4 * SMALL.parameters
     assert parts["trained weights and optimizer"] == 12 * SMALL.parameters
     assert estimate(SMALL, TrainRecipe(method="full"), CPU, WORK).checkpoint_bytes == 12 * SMALL.parameters
-    assert memory(SMALL, TrainRecipe(), CPU, WORK)["weights"] == 2 * SMALL.parameters
+    joined = 2 * 30 * (576 * (576 + 2 * 192) + 576 * 2 * 1536)  # of queries, keys, values, gate and up, once more
+    assert memory(SMALL, TrainRecipe(), CPU, WORK)["weights"] == 2 * SMALL.parameters + joined
+    assert memory(SMALL, TrainRecipe(method="dora"), CPU, WORK)["weights"] == 2 * SMALL.parameters
+    assert memory(SMALL, TrainRecipe(), GPU, WORK)["weights"] == 2 * SMALL.parameters
 
 
 def test_large_models_keep_one_layer_and_what_lies_between_the_layers():
