@@ -27,9 +27,10 @@ from . import methods, packing, together
 from .loss import collate, learnt_nats
 from .model import layers_of
 
-_FIRST = (72, 69, 68, 67, 66)
+_FIRST = (149, 139, 137, 134, 131)
 """Tokens of the rows that the layer is compiled with; it computes any others. None of these numbers, nor of those that
-follow from them, is the width of a head or of a model: sizes that are equal then are taken to be equal always."""
+follow from them (a line of 704), is the width of a head or of a usual model: sizes that are equal then are taken to be
+equal always."""
 _ALIKE = 11
 """Of these rows the tokens with which all begin."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..machine import Machine, multiplies_bf16
 from ..recipe import TrainRecipe
 from . import methods
-from .limits import BLOCK, CHECKPOINTED_FROM, CHUNK, LINES, LOOKED, SHORT
+from .limits import BLOCK, CHECKPOINTED_FROM, CHUNK, LINES, LOOKED, PAD_TO, SHORT
 from .sizes import Shape, Work
 
 LIBRARIES_BYTES = 590_000_000
@@ -91,7 +91,7 @@ def _together(shape: Shape, recipe_: TrainRecipe, width: int) -> int:
 
 def _activations(shape: Shape, recipe_: TrainRecipe, machine: Machine, rows: int, work: Work, width: int) -> int:
     """What is kept of each token for the way back, and what one layer needs beside it while it computes."""
-    longest = -(-work.longest // 8) * 8
+    longest = -(-work.longest // PAD_TO) * PAD_TO
     h, i = shape.hidden, shape.intermediate
     plain = longest <= SHORT and not machine.gpu
     attention, others = _kept(shape, recipe_, plain, longest, width)

@@ -1,9 +1,9 @@
 """The rows of a micro-batch as one line of tokens, where what rows begin with alike stands once.
 
 All of a decoder but its attention computes a token from that token alone, and rows that begin alike, with one system
-prompt or one question, are alike up to where they part. So what they share is computed once, and no padding is.
-Attention is given rows as ever, put together from the line, and is the model's own; what it says goes back into the
-line. Sums and gradients are those of padded rows, added in another order.
+prompt or one question, are alike up to where they part. So what they share is computed once, and of padding what
+fills a line up. Attention is given rows as ever, put together from the line, and is the model's own; what it says goes
+back into the line. Sums and gradients are those of padded rows, added in another order.
 """
 
 from __future__ import annotations

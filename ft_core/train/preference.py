@@ -105,7 +105,7 @@ class PreferenceTrainer(Trainer):
             empty = {name: torch.cat([tensor, tensor]) for name, tensor in nothing(self.pad_id).items()}
             return empty | {"reference": torch.zeros(0)}
         worse = [{"input_ids": pair["worse_ids"], "labels": pair["worse_labels"]} for pair in pairs]
-        batch = collate([*pairs, *worse], self.pad_id)
+        batch = self.in_line(collate([*pairs, *worse], self.pad_id))
         return batch | {"reference": torch.tensor([pair["reference"] for pair in pairs], dtype=torch.float32)}
 
     def get_batch_samples(self, *args: Any) -> tuple[list[dict[str, Tensor]], Tensor]:

@@ -22,7 +22,7 @@ from ft_core.errors import FTError
 from ft_core.events import Event, EventWriter, Finished, Metric, Note, Stopped
 from ft_core.recipe import TrainRecipe
 from ft_core.render import PLAIN, Renderer
-from ft_core.train import rows
+from ft_core.train import preference, rows
 from ft_core.train.heldout import Heldout
 from ft_core.train.model import add_adapter, load_base
 from ft_core.train.sft import train_slice
@@ -81,6 +81,22 @@ def _train(job: Job, stop_at: int = 0) -> list[Event]:
             jobs.stop(job)
     writer.close()
     return said
+
+
+def test_the_question_of_a_pair_is_computed_once(project: Project, base: Path, monkeypatch) -> None:
+    seen = []
+
+    def recorded(model, batch):
+        seen.append(batch)
+        return own(model, batch)
+
+    own = preference.token_nats
+    monkeypatch.setattr(preference, "token_nats", recorded)
+    _train(created(project, base, replace(DPO, steps=1, batch_size=4, micro_batch=4)))
+    (batch,) = seen
+    of_rows = int(batch["lengths"].sum())
+    assert batch["input_ids"].shape[0] == 1 and len(batch["lengths"]) == 8
+    assert batch["input_ids"].shape[1] < 0.7 * of_rows
 
 
 def _figures(job: Job, name: str) -> dict[int, float]:
