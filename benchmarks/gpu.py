@@ -141,12 +141,12 @@ def _run(way: str, folder: Path, arguments: argparse.Namespace) -> dict[str, flo
         steps = _sft(way, folder, arguments)
     import torch
 
-    from ft_core.train.session import _memory_peak
+    from ft_core.train import peak
 
     steps = steps[arguments.skip :]
     on_gpu = {"reserved": torch.cuda.max_memory_reserved()} if torch.cuda.is_available() else {}
     speed = sum(s["tokens"] for s in steps) / sum(s["seconds"] for s in steps)
-    return {"tokens_per_s": speed, "bytes": _memory_peak(), **on_gpu, "loss": steps[-1]["loss"]}
+    return {"tokens_per_s": speed, "bytes": peak.highest(), **on_gpu, "loss": steps[-1]["loss"]}
 
 
 def _ft_flow(way: str, folder: Path, arguments: argparse.Namespace) -> list[dict[str, float]]:

@@ -128,10 +128,16 @@ class Project:
         return self.path / "jobs"
 
     def remove(self) -> None:
-        """Deletes it at once for every reader: a page may have its data open, and ends the files that go with that."""
+        """Deletes it at once for every reader: a page may have its data open, and ends the files that go with that.
+
+        Raises FTError when the system keeps some of it.
+        """
         gone = self.workspace.folder / f".{self.name}.deleted-{secrets.token_hex(4)}"
         os.replace(self.path, gone)
-        shutil.rmtree(gone)
+        for left in self.workspace.folder.glob(".*.deleted-*"):  # also by who was killed while deleting
+            shutil.rmtree(left, ignore_errors=True)
+        if gone.exists():
+            raise FTError(f"not all files of {self.name} could be deleted", f"Delete {gone} by hand.")
 
     def jobs(self) -> list[Job]:
         """Newest first."""

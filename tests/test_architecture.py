@@ -132,6 +132,47 @@ def test_no_work_at_import() -> None:
             assert isinstance(node, allowed) or is_text or is_main, f"{name}:{node.lineno}: {ast.unparse(node)[:80]}"
 
 
+def _names(path: Path) -> set[str]:
+    """What a file binds, at any depth."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found.add(node.name)
+            case ast.Name(ctx=ast.Store()):
+                found.add(node.id)
+            case ast.Import() | ast.ImportFrom():
+                found |= {alias.asname or alias.name for alias in node.names}
+    return found
+
+
+def _asked_for(path: Path) -> set[tuple[str, str]]:
+    """Of our modules what a file imports by absolute names, and what it asks of those that it imports whole."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found, whole = set(), {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                if f"{node.module}.{alias.name}" in OURS:
+                    whole[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+                elif node.module.split(".")[0] in ("ft_core", "ui", "benchmarks"):
+                    found.add((node.module, alias.name))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in whole:
+            found.add((whole[node.value.id], node.attr))
+    return found
+
+
+BENCHMARKS = {f"benchmarks.{f.stem}".removesuffix(".__init__"): f for f in (ROOT / "benchmarks").glob("*.py")}
+OURS = modules() | BENCHMARKS
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_what_benchmarks_ask_for_is_there(name: str) -> None:
+    """They run for minutes, some on a GPU alone, and import as they go: no other test would miss a name."""
+    assert {(m, a) for m, a in _asked_for(BENCHMARKS[name]) if m not in OURS or a not in _names(OURS[m])} == set()
+
+
 BROAD = {"ft_core.work", "ft_core.__main__", "ui.errors"}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -59,3 +61,21 @@ def test_a_project_is_removed_while_a_page_has_its_rows_open(
     monkeypatch.setattr(os, "unlink", while_the_page_ends)
     project.remove()
     assert list(workspace.folder.iterdir()) == []
+
+
+def test_what_a_killed_removal_left_goes_with_the_next(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (workspace.project(name, create=True) for name in ("First", "Second"))
+    with monkeypatch.context() as killed:
+        killed.setattr(shutil, "rmtree", lambda *_, **__: sys.exit())
+        with pytest.raises(SystemExit):
+            first.remove()
+    assert workspace.projects() == ["Second"]
+    assert len(list(workspace.folder.iterdir())) == 2
+    second.remove()
+    assert list(workspace.folder.iterdir()) == []
+
+
+def test_files_that_the_system_keeps_are_told(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(FTError, match="not all files of Kept could be deleted"):
+        workspace.project("Kept", create=True).remove()
