@@ -65,11 +65,10 @@ def test_a_project_is_removed_while_a_page_has_its_rows_open(
 
 def test_what_a_killed_removal_left_goes_with_the_next(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = (workspace.project(name, create=True) for name in ("First", "Second"))
-    with monkeypatch.context() as killed:
+    with monkeypatch.context() as killed:  # between taking the folder away and emptying it
         killed.setattr(shutil, "rmtree", lambda *_, **__: sys.exit())
         with pytest.raises(SystemExit):
             first.remove()
-    assert workspace.projects() == ["Second"]
     assert len(list(workspace.folder.iterdir())) == 2
     second.remove()
     assert list(workspace.folder.iterdir()) == []
