@@ -133,7 +133,7 @@ class TrainRecipe:
     """Arithmetic of the base model. auto follows from what the machine can do, and is frozen when a job starts."""
     compiled: str = _choice("auto", "auto", "yes", "no")
     """On a CPU, whether the model's layers are compiled first (torch.compile): about half a minute at the first start,
-    seconds at later ones, and every step takes about a fifth less. auto compiles for trainings of more than three
+    seconds at later ones, and every step takes about a quarter less. auto compiles for trainings of more than three
     minutes, and is frozen when a job starts."""
     evaluate_every: int = _number(0, 0, 100_000)
     """Steps between held-out losses and sample answers; 0 does it four times a run."""

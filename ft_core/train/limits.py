@@ -17,7 +17,8 @@ BLOCK = 16
 """Of CHUNK, how many a CPU has in fp32 at once: with a vocabulary of 50,000 its cache holds as many."""
 COMPILED_FROM_S = 180.0
 """Seconds of training from which on what compiled layers save (compiled.py) is more than what compiling takes."""
-COMPILED = 0.8
-"""What a step by compiled layers takes of the time that one by plain layers does."""
+COMPILED = 0.75
+"""What a step by compiled layers takes of the time that one by plain layers does: 0.8 with AVX512-bf16, 0.7 with AMX,
+which leaves less to the products."""
 COMPILING_S = 15.0
 """Half a minute the first time that a machine compiles a kind of layer, five seconds later on."""

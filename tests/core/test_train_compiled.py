@@ -48,7 +48,8 @@ def batch(rows: int, tokens: int) -> dict[str, torch.Tensor]:
 @needs_compiler
 def test_losses_and_gradients_are_those_of_the_plain_layers(tiny_model: Path, cache: Path) -> None:
     plain, fast = tuned(tiny_model), tuned(tiny_model)
-    compiled.compile_layers(fast, cache)
+    compiled.compile_layers(fast.eval(), cache)  # as a session has it until it trains
+    fast.train()
     with torch._dynamo.config.patch(error_on_recompile=True):  # any number of rows and tokens is one code
         for rows, tokens in [(3, 24), (2, 40), (1, 16), (5, 8), (3, 72)]:
             found = []

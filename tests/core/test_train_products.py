@@ -20,6 +20,12 @@ def nothing_found():
     products._found.clear()
 
 
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else is asked, whatever a test says that products take."""
+    monkeypatch.setattr(products, "_measured_apart", products._measured)
+
+
 @pytest.mark.parametrize("form", products._FORMS)
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 7, 64])
@@ -30,6 +36,7 @@ def test_each_form_is_the_product(form: str, precision: torch.dtype, rows: int) 
         torch.testing.assert_close(products._FORMS[form](a, b), a @ b)
 
 
+@pytest.mark.usefixtures("here")
 def test_what_was_found_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -66,6 +73,7 @@ def test_the_fastest_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert products._fastest(torch.ones(2, 3), torch.ones(3, 4)) == "whole"
 
 
+@pytest.mark.usefixtures("here")
 def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = tmp_path / "cache" / "products.json"
     asked = []
@@ -84,6 +92,19 @@ def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(asked) == 14
 
 
+def test_another_process_measures_what_is_not_known(tmp_path: Path) -> None:
+    weights = [WEIGHT, torch.ones(64, 64, dtype=torch.bfloat16)]
+    products.learn(weights, 128, tmp_path / "products.json")
+    asked = {products._shape(n, b) for weight in weights for n, b in products._in_doubt(weight, 128)}
+    assert products._found.keys() == asked and set(products._found.values()) <= set(products._FORMS)
+
+
+def test_a_process_that_is_ended_leaves_products_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products.sys, "executable", "false")
+    products.learn([WEIGHT], 128, tmp_path / "products.json")
+    assert products._found == {} and not (tmp_path / "products.json").exists()
+
+
 def test_what_is_kept_and_torn_is_measured_anew(tmp_path: Path) -> None:
     kept = tmp_path / "products.json"
     kept.write_text('{"torch": ', encoding="utf-8")
@@ -91,8 +112,14 @@ def test_what_is_kept_and_torn_is_measured_anew(tmp_path: Path) -> None:
     assert json.loads(kept.read_text(encoding="utf-8"))["forms"] == products._found != {}
 
 
+@pytest.mark.usefixtures("here")
 def test_large_products_are_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "_LARGE", 128 * 64 * 96)
     monkeypatch.setattr(products, "_fastest", lambda a, b: "rows")
     products.learn([WEIGHT], 256, tmp_path / "products.json")
     assert [name.split(" ")[0] for name in products._found] == ["64", "128", "64", "128"]
+
+
+def test_nor_are_those_of_many_rows() -> None:
+    asked = [rows for rows, _ in products._in_doubt(torch.ones(1024, 1024), 4000)]
+    assert max(asked) == products._MANY and min(asked) == 512
