@@ -24,8 +24,9 @@ from .limits import LINES
 
 _STEP = LINES
 """Rows are taken together up to a multiple of this."""
-_LARGE = 2**32
-"""Multiplications of a product from which on it is taken as it is: to measure it, in all its forms, takes a while."""
+_SMALL, _LARGE = 2**24, 2**32
+"""Multiplications of a product up to which, and from which on, it is taken as it is: the one is over before a second
+half is begun, the other takes a while to measure."""
 _MANY = 1536
 """Rows from which on the same: of 4,000 measured none beyond was faster in halves."""
 _TURNS = 9
@@ -104,9 +105,9 @@ def _read(kept: Path) -> dict[str, Any]:
 
 
 def _is_in_doubt(rows: int, b: Tensor) -> bool:
-    """Where rows and columns are many times each other's number, each core has its part; what is large takes long."""
+    """Where rows and columns are many times each other's number, each core has its part."""
     columns = b.shape[1]
-    return rows <= 3 * columns and columns <= 2 * rows and rows * b.numel() <= _LARGE
+    return rows <= 3 * columns and columns <= 2 * rows and _SMALL < rows * b.numel() <= _LARGE
 
 
 def _up(rows: int) -> int:

@@ -14,8 +14,9 @@ WEIGHT = torch.ones(96, 64)
 
 
 @pytest.fixture(autouse=True)
-def nothing_found():
+def nothing_found(monkeypatch: pytest.MonkeyPatch):
     products._found.clear()
+    monkeypatch.setattr(products, "_SMALL", 0)
     yield
     products._found.clear()
 
@@ -92,10 +93,11 @@ def test_a_machine_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(asked) == 14
 
 
-def test_another_process_measures_what_is_not_known(tmp_path: Path) -> None:
-    weights = [WEIGHT, torch.ones(64, 64, dtype=torch.bfloat16)]
-    products.learn(weights, 128, tmp_path / "products.json")
-    asked = {products._shape(n, b) for weight in weights for n, b in products._in_doubt(weight, 128)}
+def test_another_process_measures_what_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_SMALL", 2**24)  # as it is there
+    weights = [torch.ones(512, 512), torch.ones(768, 512, dtype=torch.bfloat16), WEIGHT]
+    products.learn(weights, 512, tmp_path / "products.json")
+    asked = {products._shape(n, b) for weight in weights[:2] for n, b in products._in_doubt(weight, 512)}
     assert products._found.keys() == asked and set(products._found.values()) <= set(products._FORMS)
 
 
@@ -105,6 +107,7 @@ def test_a_process_that_is_ended_leaves_products_as_they_are(tmp_path: Path, mon
     assert products._found == {} and not (tmp_path / "products.json").exists()
 
 
+@pytest.mark.usefixtures("here")
 def test_what_is_kept_and_torn_is_measured_anew(tmp_path: Path) -> None:
     kept = tmp_path / "products.json"
     kept.write_text('{"torch": ', encoding="utf-8")
