@@ -11,6 +11,9 @@ LINES = 64
 takes longer than the product itself."""
 CHUNK = 256
 """Learnt tokens whose logits are in memory at once."""
+LEARNT = 32
+"""A chunk that has fewer is filled up to a multiple of this: matrix products prepare for each new number of rows, and
+keep what they prepared, which with a vocabulary of 50,000 is 15 ms and 3 MB."""
 LOOKED = 64
 """The same where nothing is learnt from them: they are there in fp32, and their logarithms beside them."""
 BLOCK = 16

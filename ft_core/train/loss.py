@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..render import IGNORED, Rendered
 from . import packing
-from .limits import BLOCK, CHUNK, LOOKED, PAD_TO
+from .limits import BLOCK, CHUNK, LEARNT, LOOKED, PAD_TO
 
 ROWS_AT_ONCE = 8
 
@@ -177,12 +177,13 @@ def _with_gradient(hidden: Tensor, targets: Tensor, head: _Head) -> tuple[Tensor
     to memory and read again for each of the half dozen things that are done to them.
     """
     with torch.enable_grad():
-        hidden = hidden.detach().requires_grad_()
-        logits = head.linear(hidden)
+        filled = F.pad(hidden.detach(), (0, 0, 0, -len(hidden) % LEARNT)).requires_grad_()
+        logits = head.linear(filled)
     gradient = logits.detach()  # takes the place of the logits, which nobody needs then
+    gradient[len(hidden) :] = 0
     block = BLOCK if hidden.device.type == "cpu" else CHUNK
     found = []
-    for narrow, wanted in zip(gradient.split(block), targets.split(block)):
+    for narrow, wanted in zip(gradient[: len(hidden)].split(block), targets.split(block)):
         with torch.enable_grad():
             wide = narrow.to(torch.float32, copy=True).requires_grad_()
             shaped = head.shaped(wide)
@@ -191,7 +192,8 @@ def _with_gradient(hidden: Tensor, targets: Tensor, head: _Head) -> tuple[Tensor
         error = logs.exp_().scatter_add_(1, wanted[:, None], -torch.ones_like(nats))  # what it said less what is so
         narrow.copy_(*torch.autograd.grad(shaped, wide, error))
         found.append(nats[:, 0])
-    return torch.cat(found), *torch.autograd.grad(logits, hidden, gradient)
+    (of_filled,) = torch.autograd.grad(logits, filled, gradient)
+    return torch.cat(found), of_filled[: len(hidden)]
 
 
 def _learnt_hidden(model: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -6,14 +6,18 @@ transformers' layers). `python -m benchmarks.estimate` holds it against the syst
 
 from __future__ import annotations
 
+from math import ceil
+
 from ..machine import Machine, multiplies_bf16
 from ..recipe import TrainRecipe
 from . import methods
 from .limits import BLOCK, CHECKPOINTED_FROM, CHUNK, LINES, LOOKED, PAD_TO, SHORT
 from .sizes import Shape, Work
 
-LIBRARIES_BYTES = 620_000_000
+LIBRARIES_BYTES = 590_000_000
 """A process with torch, transformers, peft and trl that trains, without any model."""
+KERNELS_BYTES = 90_000_000
+"""What oneDNN, which multiplies bf16 on a CPU, keeps of its code for each shape of a product: half a megabyte."""
 CUDA_BYTES = 1_000_000_000
 """The same on the GPU: CUDA's context and the kernels' scratch."""
 HEAP, HEAP_SHORT = 1.6, 2.0
@@ -45,7 +49,7 @@ def memory(shape: Shape, recipe_: TrainRecipe, machine: Machine, work: Work, sha
     rows = min(recipe_.micro_batch, recipe_.batch_size, work.rows) * (2 if recipe_.learns == "preferences" else 1)
     cuda = machine.gpu not in ("", "Apple GPU")
     return {
-        "libraries": CUDA_BYTES if cuda else LIBRARIES_BYTES,
+        "libraries": CUDA_BYTES if cuda else LIBRARIES_BYTES + (0 if machine.gpu or width == 4 else KERNELS_BYTES),
         # Each loads the whole model into the memory of the CPU, and leaves its part of it there or on its GPU.
         "weights": _weights(shape, recipe_, width) // shares + _together(shape, recipe_, width)
         if cuda and shares > 1
@@ -96,7 +100,7 @@ def _activations(shape: Shape, recipe_: TrainRecipe, machine: Machine, rows: int
     plain = longest <= SHORT and not machine.gpu
     attention, others = _kept(shape, recipe_, plain, longest, width)
     padded = rows * longest
-    line = padded if machine.gpu else min(padded, _line(rows, longest, work))
+    line = padded if machine.gpu else min(padded, _line(rows, longest, recipe_, work))
     kept = padded * attention + line * others
     layers = min(recipe_.layers, shape.layers) if recipe_.method == "layers" else shape.layers
     if shape.parameters >= CHECKPOINTED_FROM:
@@ -110,11 +114,19 @@ def _activations(shape: Shape, recipe_: TrainRecipe, machine: Machine, rows: int
     return round(held) + max(line, measured * longest) * 4 * (3 * i + 4 * h)
 
 
-def _line(rows: int, longest: int, work: Work) -> int:
-    """Tokens of as many rows as a CPU computes them (packing.py): what rows begin with alike once."""
+def _line(rows: int, longest: int, recipe_: TrainRecipe, work: Work) -> int:
+    """Tokens of as many rows as a CPU computes them (packing.py): what rows begin with alike once.
+
+    A step's rows are taken by chance (plan.py): all together they are hardly ever longer than usual by more than three
+    deviations. Of its micro-batches the last has the longest rows.
+    """
+    answers = 2 if recipe_.learns == "preferences" else 1
+    of_a_step = min(recipe_.batch_size, work.rows) * answers
+    usual = work.tokens / (work.rows * answers)
+    together = min(rows * longest, of_a_step * usual + 3 * of_a_step**0.5 * work.spread)
     pairs = rows // 2 if work.asked else 0
-    alone = rows * longest - (rows - 1) * work.shared - pairs * max(0, work.asked - work.shared)
-    return -(-alone // LINES) * LINES
+    alone = together - (rows - 1) * work.shared - pairs * max(0, work.asked - work.shared)
+    return ceil(alone / LINES) * LINES
 
 
 def _kept(shape: Shape, recipe_: TrainRecipe, plain: bool, longest: int, width: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, pstdev
 
 from ..data import audit, quality
 from ..data.freeze import FrozenRow
@@ -207,6 +207,7 @@ def _work(examples: list[tuple[int, int]], rows: int, wanted: Recipe) -> Work:
         heldout_tokens=round(tokens * share / (1 - share)),
         longest=max(tokens for tokens, _ in examples),
         learnt=max(learnt for _, learnt in examples),
+        spread=round(pstdev(tokens for tokens, _ in examples)),
     )
 
 

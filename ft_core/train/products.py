@@ -68,7 +68,7 @@ def _measured_apart(weights: list[Tensor], rows: int) -> dict[str, str]:
     asked = json.dumps({"threads": torch.get_num_threads(), "rows": rows, "weights": sorted(shapes), "known": _found})
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=asked, stdout=subprocess.PIPE, text=True, encoding="utf-8", check=False)
-    return json.loads(done.stdout) if done.returncode == 0 else {}
+    return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else {}
 
 
 def _main() -> None:

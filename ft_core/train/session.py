@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, pstdev
 from typing import Any
 
 from transformers import AutoTokenizer, TrainerState
@@ -241,6 +241,7 @@ class Session:
             heldout_tokens=sum(len(row.ids) for row in (*self.rows.heldout, *self.rows.heldout_worse)),
             longest=self.rows.longest,
             learnt=max(row.learnt for row in trained),
+            spread=round(pstdev(len(row.ids) for row in trained)),
             shared=shared,
             asked=asked,
         )

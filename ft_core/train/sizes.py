@@ -91,6 +91,8 @@ class Work:
     """Tokens of the longest row, as it is cut."""
     learnt: int
     """The most learnt tokens that a row has."""
+    spread: int = 0
+    """Standard deviation of the rows' tokens; of a pair of its longer answer's, or of both."""
     shared: int = 0
     """Tokens with which all rows begin."""
     asked: int = 0

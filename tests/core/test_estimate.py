@@ -22,7 +22,7 @@ CPU = Machine(cores=2, memory_bytes=24 * 2**30, gpu="", gpu_memory_bytes=0)
 GPU = Machine(cores=8, memory_bytes=30 * 10**9, gpu="NVIDIA L4", gpu_memory_bytes=24 * 10**9)
 SMALL = Shape(576, 1536, 30, 49152, 9, 576, 192, True)
 LARGE = Shape(4096, 14336, 32, 128256, 32, 4096, 1024, False)
-WORK = Work(rows=400, tokens=80_000, heldout_tokens=8_000, longest=480, learnt=300)
+WORK = Work(rows=400, tokens=80_000, heldout_tokens=8_000, longest=480, learnt=300, spread=120)
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,17 @@ def test_what_rows_begin_with_is_in_a_cpus_memory_once():
     pairs = [_bytes(work=work, learns="preferences", **rows) for work in (replace(asked, asked=0), asked)]
     assert pairs[1] < 0.9 * pairs[0]
     assert _bytes(machine=GPU, work=asked, **rows) == _bytes(machine=GPU, **rows)
+
+
+def test_rows_of_a_whole_step_are_hardly_ever_all_long():
+    def line(**settings) -> int:
+        return memory(SMALL, TrainRecipe(**settings), CPU, WORK)["activations"]
+
+    alike = memory(SMALL, TrainRecipe(), CPU, replace(WORK, tokens=400 * 480, spread=0))["activations"]
+    assert line(batch_size=8, micro_batch=8) < 0.8 * alike
+    assert line(batch_size=32, micro_batch=8) == alike  # one of the four has the long ones
+    assert line(batch_size=1, micro_batch=1) == line(batch_size=8, micro_batch=1)  # of one row the longest
+    assert _bytes(machine=GPU) == _bytes(machine=GPU, work=replace(WORK, spread=0))  # padded to the longest
 
 
 def test_cores_that_multiply_less_at_once_take_longer(monkeypatch):
@@ -118,7 +129,8 @@ def test_large_models_keep_one_layer_and_what_lies_between_the_layers():
 
 def test_plain_attention_grows_with_the_square_of_the_length():
     def kept(longest: int) -> int:
-        return memory(SMALL, TrainRecipe(), CPU, replace(WORK, longest=longest))["activations"]
+        alike = replace(WORK, longest=longest, tokens=400 * longest, spread=0)
+        return memory(SMALL, TrainRecipe(), CPU, alike)["activations"]
 
     assert kept(256) / 256 > 1.1 * kept(128) / 128
     assert kept(1024) / 1024 == pytest.approx(kept(512) / 512, rel=0.01)  # the other one does not

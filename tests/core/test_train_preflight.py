@@ -221,7 +221,7 @@ def test_text_is_counted_in_blocks_and_needs_no_answers(project):
 
 def test_too_little_memory_names_the_largest_settings_that_fit(project, monkeypatch):
     with Store(project.data) as store:
-        store.add(_rows(1, words=2000))
+        store.add(_rows(72, words=2000))  # as many as short ones
     wanted = Recipe(train=TrainRecipe(max_length=2048, method="full"))
     needed = preflight(project, wanted).estimate.memory_bytes
     on(monkeypatch, replace(TWO_CORES, memory_bytes=needed // 2))
@@ -244,8 +244,8 @@ def test_each_process_has_its_part_of_the_memory_and_of_the_rows(project, monkey
     on(monkeypatch, TWO_CORES)
     needed, of_one = (preflight(project, wanted).estimate for wanted in (alone, two))
     assert of_one.parts["weights"] == needed.parts["weights"]
-    # A little more than half: what all rows begin with is there once in each.
-    assert 0.5 < of_one.parts["activations"] / needed.parts["activations"] < 0.6
+    # More than half: what all rows begin with is there once in each, and one of them has longer rows.
+    assert 0.5 < of_one.parts["activations"] / needed.parts["activations"] < 0.65
 
     on(monkeypatch, replace(TWO_CORES, memory_bytes=of_one.memory_bytes * 7 // 4))  # for one, and not for two
     assert preflight(project, alone).fit == "fits" and preflight(project, two).fit == "too big"
