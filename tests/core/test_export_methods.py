@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ft_core import jobs
-from ft_core.compare.engine import PRECISIONS, Engine
+from ft_core.compare.engine import Engine
 from ft_core.conversation import Message
 from ft_core.errors import FTError
 from ft_core.export import start
