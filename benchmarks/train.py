@@ -3,11 +3,11 @@
 The same 453 questions and answers into the built-in model by LoRA of rank 16 on all linear layers, 8 rows a step: by
 TRL as it comes, by TRL tuned by hand (bf16 where the CPU multiplies it, no checkpointing, rows of like length
 together), and by FT Flow, as it begins and with its layers compiled, as trainings of three minutes and more are. Each
-run is a process of its own, FT Flow's in the environment of its jobs; they take turns, and the median of the rounds
-counts. Tokens are those of the rows, without padding; the first steps are left out. `--unsloth PYTHON` adds what
-Unsloth does on a CPU, `--llama-factory PYTHON` adds LLaMA-Factory, each in an environment of its own that has it. What
-they and FT Flow have learnt is told by the loss on 50 rows that were held out, of their adapters by plain transformers
-and peft in fp32.
+run is a process of its own, FT Flow's in the environment of its jobs; they take turns, each round with a seed of its
+own, and the median of the rounds counts. Tokens are those of the rows, without padding; the first steps are left out.
+`--unsloth PYTHON` adds what Unsloth does on a CPU, `--llama-factory PYTHON` adds LLaMA-Factory, each in an environment
+of its own that has it. What they and FT Flow have learnt is told by the loss on 50 rows that were held out, of their
+adapters by plain transformers and peft in fp32.
 
 `--losses N` holds FT Flow's loss of N steps against TRL's, in fp32 and in bf16, both with FT Flow's order of rows.
 """
@@ -52,20 +52,19 @@ def main() -> None:
 
     base = ensure_builtin(Workspace.at(arguments.home), lambda share, what: None)
     with tempfile.TemporaryDirectory() as folder:
-        rows = _lay_out(base, Path(folder))
         if arguments.losses:
-            _compare_losses(rows, arguments.losses)
+            _compare_losses(_lay_out(base, Path(folder), 0), arguments.losses)
         else:
-            _compare_speed(rows, arguments)
+            _compare_speed([_lay_out(base, Path(folder), seed) for seed in range(arguments.rounds)], arguments)
 
 
-def _compare_speed(rows: Path, arguments: argparse.Namespace) -> None:
+def _compare_speed(of_rounds: list[Path], arguments: argparse.Namespace) -> None:
     others = {"unsloth": arguments.unsloth, "llama_factory": arguments.llama_factory}
     wanted = arguments.ways.split(",") if arguments.ways else [way for way in WAYS if way not in others]
     pythons = {way: others.get(way, sys.executable) for way in WAYS if others.get(way) or way in wanted}
     speeds: dict[str, list[float]] = {way: [] for way in pythons}
     heldout: dict[str, list[float]] = {way: [] for way in pythons}
-    for _ in range(arguments.rounds):
+    for rows in of_rounds:
         for way, python in pythons.items():
             with tempfile.TemporaryDirectory() as adapter:
                 steps = _ran(python, rows, way, arguments.steps, "auto", adapter)[arguments.skip :]
@@ -108,7 +107,7 @@ def _ran(python: str, rows: Path, way: str, steps: int, precision: str, adapter:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _lay_out(base: Path, folder: Path) -> Path:
+def _lay_out(base: Path, folder: Path, seed: int) -> Path:
     """The rows as text, as tokens and in FT Flow's order of steps, so that no way needs another's libraries."""
     from dataclasses import asdict, replace
 
@@ -125,12 +124,13 @@ def _lay_out(base: Path, folder: Path) -> Path:
     talks = [Conversation((Message("user", q), Message("assistant", a))) for q, a in pairs]
     examples = [renderer.example(talk, 512) for talk in talks]
     heldout, examples = examples[:HELD_OUT], examples[HELD_OUT:]
-    recipe = replace(TrainRecipe(), epochs=10.0, batch_size=8, micro_batch=8, learning_rate=5e-4)
+    recipe = replace(TrainRecipe(), epochs=10.0, batch_size=8, micro_batch=8, learning_rate=5e-4, seed=seed)
     lengths = [len(e.ids) for e in examples]
     order = [batch for epoch in range(10) for batch in micro_batches(lengths, recipe, epoch)]
-    path = folder / "rows.json"
+    path = folder / f"rows-{seed}.json"
     written = {
         "base": str(base),
+        "seed": seed,
         "pairs": pairs[HELD_OUT:],
         "ids": [e.ids for e in examples],
         "labels": [e.labels for e in examples],

@@ -25,12 +25,12 @@ def trl(rows: dict[str, Any], steps: int, precision: str, in_order: bool = False
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(rows["seed"])
     model = AutoModelForCausalLM.from_pretrained(rows["base"], dtype=torch.float32)
     settings: dict[str, Any] = {}
     if in_order:  # adapters as FT Flow starts them, and no warm-up or fall that differs
         model.requires_grad_(False)
-        torch.manual_seed(0)
+        torch.manual_seed(rows["seed"])
         model = get_peft_model(model, LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM"))
         return _sft(model, rows, steps, {"lr_scheduler_type": "constant"}, None, rows["order"])
     lora = LoraConfig(**LORA, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -47,7 +47,7 @@ def tuned(rows: dict[str, Any], steps: int, precision: str) -> list[dict[str, fl
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    torch.manual_seed(0)
+    torch.manual_seed(rows["seed"])
     can = torch.cpu.get_capabilities()
     narrow = can.get("avx512_bf16") or can.get("amx_bf16")
     model = AutoModelForCausalLM.from_pretrained(rows["base"], dtype=torch.bfloat16 if narrow else torch.float32)
@@ -85,7 +85,7 @@ def unsloth(rows: dict[str, Any], steps: int, precision: str) -> list[dict[str, 
     )
     model = model.to(torch.bfloat16) if narrow else model  # without a GPU it would load fp16 for bf16
     model = FastModel.get_peft_model(
-        model, **LORA, target_modules=LINEAR, bias="none", use_gradient_checkpointing=False, random_state=0
+        model, **LORA, target_modules=LINEAR, bias="none", use_gradient_checkpointing=False, random_state=rows["seed"]
     )
     settings = {"gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
     found = _sft(model, rows, steps, settings, None)
@@ -153,7 +153,7 @@ def llama_factory(rows: dict[str, Any], steps: int, precision: str) -> list[dict
             "report_to": "none",
             "use_cpu": True,
             "bf16": bool(can.get("avx512_bf16") or can.get("amx_bf16")),
-            "seed": 0,
+            "seed": rows["seed"],
         }
         run_exp(recipe, callbacks=[Clock()])
     return found
@@ -303,7 +303,7 @@ def _sft(
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            seed=0,
+            seed=rows["seed"],
             **settings,
         )
         trainer = Counting(
