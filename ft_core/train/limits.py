@@ -11,13 +11,13 @@ LINES = 64
 takes longer than the product itself."""
 CHUNK = 256
 """Learnt tokens whose logits are in memory at once."""
-LEARNT = 32
-"""A chunk that has fewer is filled up to a multiple of this: matrix products prepare for each new number of rows, and
-keep what they prepared, which with a vocabulary of 50,000 is 15 ms and 3 MB."""
 LOOKED = 64
 """The same where nothing is learnt from them: they are there in fp32, and their logarithms beside them."""
 BLOCK = 16
 """Of CHUNK, how many a CPU has in fp32 at once: with a vocabulary of 50,000 its cache holds as many."""
+LEARNT = 32
+"""The rows of a chunk are filled up to a multiple of this: matrix products prepare for each new number of rows, and
+keep what they prepared, which with a vocabulary of 50,000 is 15 ms and 3 MB."""
 COMPILED_FROM_S = 180.0
 """Seconds of training from which on what compiled layers save (compiled.py) is more than what compiling takes."""
 COMPILED = 0.75

@@ -118,12 +118,13 @@ def _line(rows: int, longest: int, recipe_: TrainRecipe, work: Work) -> int:
     """Tokens of as many rows as a CPU computes them (packing.py): what rows begin with alike once.
 
     A step's rows are taken by chance (plan.py): all together they are hardly ever longer than usual by more than three
-    deviations. Of its micro-batches the last has the longest rows.
+    deviations, or than the longest row among usual ones. Of its micro-batches the last has the longest rows.
     """
     answers = 2 if recipe_.learns == "preferences" else 1
     of_a_step = min(recipe_.batch_size, work.rows) * answers
     usual = work.tokens / (work.rows * answers)
-    together = min(rows * longest, of_a_step * usual + 3 * of_a_step**0.5 * work.spread)
+    by_chance = of_a_step * usual + 3 * of_a_step**0.5 * work.spread
+    together = min(rows * longest, max(by_chance, longest + (of_a_step - 1) * usual))
     pairs = rows // 2 if work.asked else 0
     alone = together - (rows - 1) * work.shared - pairs * max(0, work.asked - work.shared)
     return ceil(alone / LINES) * LINES

@@ -58,8 +58,14 @@ def fit(model: BaseModel, train: TrainRecipe, machine: Machine) -> tuple[Fit, in
     Without rows to look at: rows of up to TYPICAL_TOKENS, half of each learnt.
     """
     longest = min(train.max_length, TYPICAL_TOKENS)
-    tokens = {"tokens": 50 * longest, "heldout_tokens": 5 * longest, "learnt": longest // 2, "spread": longest // 4}
-    work = Work(rows=100, longest=longest, **tokens)
+    work = Work(
+        rows=100,
+        tokens=50 * longest,
+        heldout_tokens=5 * longest,
+        longest=longest,
+        learnt=longest // 2,
+        spread=longest // 4,
+    )
     said = estimate(Shape.described(model.config), train, machine, work)
     return fits(said, machine.gpu_memory_bytes or machine.memory_bytes), said.memory_bytes
 

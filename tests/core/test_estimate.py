@@ -14,6 +14,7 @@ from ft_core.recipe import ComputeRecipe, TrainRecipe
 from ft_core.train import hardware, machines, models, processes
 from ft_core.train.estimate import Estimate, estimate
 from ft_core.train.limits import CHECKPOINTED_FROM, COMPILED, COMPILED_FROM_S
+from ft_core.train.memory import _line as memory_line
 from ft_core.train.memory import memory
 from ft_core.train.plan import Ahead, Plan, micro_batches, of_one
 from ft_core.train.sizes import Shape, Work
@@ -72,6 +73,15 @@ def test_rows_of_a_whole_step_are_hardly_ever_all_long():
     assert line(batch_size=32, micro_batch=8) == alike  # one of the four has the long ones
     assert line(batch_size=1, micro_batch=1) == line(batch_size=8, micro_batch=1)  # of one row the longest
     assert _bytes(machine=GPU) == _bytes(machine=GPU, work=replace(WORK, spread=0))  # padded to the longest
+
+
+def test_one_long_row_among_short_ones_is_in_memory_some_time():
+    def others(longest: int, spread: int) -> int:
+        work = Work(rows=453, tokens=453 * 64, heldout_tokens=0, longest=longest, learnt=50, spread=spread)
+        return memory_line(8, longest, TrainRecipe(), work)
+
+    assert others(2048, 95) >= 2048 + 7 * 64
+    assert others(64, 0) == 8 * 64
 
 
 def test_cores_that_multiply_less_at_once_take_longer(monkeypatch):

@@ -61,6 +61,15 @@ def test_nats_and_gradients_equal_the_plain_loss(model, examples, monkeypatch):
         torch.testing.assert_close(ours[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
 
 
+def test_the_head_has_few_numbers_of_rows(model, examples):
+    seen = []
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    for some in (examples[:1], examples[1:3], examples):
+        learnt = loss.learnt_nats(model, loss.collate([{"input_ids": e.ids, "labels": e.labels} for e in some], 2))
+        learnt.backward()
+    assert seen == [32, 64, 64] and loss.LEARNT == 32  # of 20, 41 and 61 learnt tokens
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_trained_head_has_the_gradients_of_the_plain_loss(tiny_model, examples, monkeypatch, tied):
     """Full training: the head learns too, be it the embedding's twin or a matrix of its own."""

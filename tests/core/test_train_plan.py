@@ -48,7 +48,7 @@ def test_rows_of_like_length_come_together_within_a_step_and_steps_are_alike():
     by_chance = [list(range(i, i + 2)) for i in range(0, 400, 2)]
     assert waste(micro_batches(lengths, recipe, 0)) < 0.12 < 0.2 < waste(by_chance)
 
-    # By chance the tokens of eight such rows differ by a fifth of their mean; those of sorted ones by three fifths.
+    # By chance the tokens of eight such rows differ by a fifth of their mean; those of sorted ones by more than half.
     steps = [sum(lengths[i] for i in rows) for rows in in_steps(lengths, recipe, 0)]
     assert pstdev(steps) < 0.25 * fmean(steps)
 
